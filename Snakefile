@@ -1,0 +1,35 @@
+# Input Hessian regularization: data -> train a cell -> attack it -> collect -> draw.
+# A cell is one (dataset, regularizer, lam, seed).
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+# A config given on the command line replaces config.yaml as a whole: a key that it leaves out is an
+# error, never silently taken from the full experiment.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/attack.smk"
+include: "workflow/rules/collect.smk"
+include: "workflow/rules/figures.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    default_target: True
+    input:
+        FIGURES,
+        TABLES,
+
+
+onsuccess:
+    print(f"Figures: {REPORT}/figures\nTables:  {REPORT}/tables")

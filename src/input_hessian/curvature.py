@@ -1,0 +1,348 @@
+"""Hessian-vector products and operator norms of per-example input Hessians.
+
+For one image ``x`` with label ``y`` the loss is the cross-entropy ``ell(x)`` of the logits, its
+input gradient is ``g = grad_x ell`` and its input Hessian ``H = hess_x ell`` (d x d, symmetric,
+indefinite).  ``||H||`` is the operator norm, ``max |eigenvalue|``.  Nothing here forms ``H``: all
+estimators work on Hessian-vector products (HVPs) and on a whole batch at once, one eigenproblem
+per image.
+
+    >>> hessian = InputHessian(model, images, labels)           # doctest: +SKIP
+    >>> operator_norm(hessian, hvps=8).norm                     # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MatVec = Callable[..., Tensor]  # v -> H v, with the keyword create_graph
+
+
+class InputHessian:
+    """Loss, gradient and Hessian-vector products of a batch, from one network evaluation.
+
+    The loss is summed over the batch before it is differentiated, so the batch's Hessian is block
+    diagonal and each image sees only its own block.
+
+    Args:
+        model: maps images ``[B, *image]`` to logits ``[B, K]``, image by image.
+        images: ``[B, *image]`` in pixel units, floating point.
+        labels: ``[B]`` class indices, int64.
+
+    Attributes:
+        logits: ``[B, K]``.
+        loss: cross-entropy per image, ``[B]``, in nats; differentiable in the parameters.
+        gradient: ``g``, ``[B, *image]``, in nats per pixel unit; differentiable in the parameters.
+
+    Raises:
+        ValueError: if ``model`` holds a layer that couples the images of a batch (BatchNorm with
+            batch statistics): there, one image has no Hessian of its own.
+    """
+
+    def __init__(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor):
+        if isinstance(model, nn.Module):
+            _reject_batch_coupling(model)
+        self._model, self._labels = model, labels
+        self._images = images.detach().requires_grad_()
+        self.logits = model(self._images)
+        self.loss = F.cross_entropy(self.logits, labels, reduction="none")
+        (self.gradient,) = torch.autograd.grad(self.loss.sum(), self._images, create_graph=True)
+
+    def matvec(self, vector: Tensor, *, create_graph: bool = False) -> Tensor:
+        """Return ``H v`` for every image, reverse over reverse: ``grad_x <g(x), v>``.
+
+        Args:
+            vector: ``v``, ``[B, *image]``.
+            create_graph: keep the graph, so that the product can be differentiated once more.
+
+        Returns:
+            ``[B, *image]``.
+        """
+        (product,) = torch.autograd.grad(
+            self.gradient,
+            self._images,
+            grad_outputs=vector,
+            create_graph=create_graph,
+            retain_graph=True,
+        )
+        return product
+
+    def difference(self, step: float) -> MatVec:
+        """Return ``v -> (g(x + step v) - g(x)) / step``, an approximation of :meth:`matvec`.
+
+        One more network evaluation and no third derivative in training.  Its error is at most
+        ``step ||v||^2 / 2`` times the largest third derivative on the way, so ``||H v||`` from it
+        is no longer a lower bound.
+        Source: Moosavi-Dezfooli et al., *Robustness via curvature regularization, and vice versa*,
+        CVPR 2019.
+
+        Args:
+            step: length of the step along a unit vector ``v``, in pixel units.
+        """
+
+        def matvec(vector: Tensor, *, create_graph: bool = False) -> Tensor:
+            moved = InputHessian(self._model, self._images + step * vector, self._labels)
+            product = (moved.gradient - self.gradient) / step
+            return product if create_graph else product.detach()
+
+        return matvec
+
+
+class OperatorNorm(NamedTuple):
+    """An estimate of ``||H||`` for every image of a batch.
+
+    Attributes:
+        norm: ``||H v||_2`` at the returned ``v``, ``[B]``: a lower bound of ``||H||``, in nats per
+            squared pixel unit.
+        vector: ``v`` with ``||v||_2 = 1``, ``[B, *image]``, without a graph.
+        residual: ``[B]``; the absolute value of some eigenvalue lies within ``2 * residual`` of
+            ``norm``.  A small one means that an eigenvalue was found, not that it is the largest.
+        converged: ``residual <= tolerance * norm``, ``[B]``, bool; all False without a tolerance.
+        hvps: Hessian-vector products spent per image.
+    """
+
+    norm: Tensor
+    vector: Tensor
+    residual: Tensor
+    converged: Tensor
+    hvps: int
+
+
+def power(
+    matvec: MatVec,
+    start: Tensor,
+    *,
+    hvps: int,
+    tolerance: float | None = None,
+    create_graph: bool = False,
+) -> OperatorNorm:
+    """Power iteration ``v <- H v / ||H v||``; ``||H v||`` never decreases from step to step.
+
+    Eigenvalues ``+a`` and ``-a`` make ``v`` alternate between two vectors while ``||H v||`` is
+    already right, so the residual also accepts the pair (previous v, v) as singular vectors.
+
+    Args:
+        matvec: ``v -> H v`` on ``[B, *image]``; must accept ``create_graph``.
+        start: first ``v``, ``[B, *image]``, of any length.
+        hvps: budget, at least 1; the last product is always spent on the returned vector.
+        tolerance: stop early once every image has converged (costs a host synchronisation a step).
+        create_graph: make ``norm`` differentiable in the parameters.  ``v`` stays constant: at the
+            maximum, the derivative of ``||H v||`` needs no derivative of ``v`` (Danskin).
+    """
+    vector, source = normalize(start), None
+    for spent in range(1, hvps + 1):
+        product = matvec(vector, create_graph=create_graph and spent == hvps)
+        norm, residual = _norm_and_residual(product, vector, source)
+        converged = _converged(norm, residual, tolerance)
+        if spent == hvps or (tolerance is not None and converged.all()):
+            break
+        vector, source = normalize(product), _scale(vector, norm)
+    return OperatorNorm(norm, vector, residual, converged, spent)
+
+
+def lanczos(
+    matvec: MatVec,
+    start: Tensor,
+    *,
+    hvps: int,
+    tolerance: float | None = None,
+    create_graph: bool = False,
+) -> OperatorNorm:
+    """Lanczos with full reorthogonalisation: the best vector of ``start``'s Krylov space.
+
+    ``hvps - 1`` products build the space.  With ``s`` its unit vector of largest ``||H s||``, found
+    from the products already paid for, the last product is spent on ``v = H s / ||H s||``.  As
+    ``||H v|| >= ||H s||``, the norm never decreases with the budget and is at least the power
+    iteration's with one product less.  (The Ritz vector, largest ``|s'H s|``, promises neither when
+    ``H`` is indefinite.)  Arguments as in :func:`power`.
+    Source: Golub & Van Loan, *Matrix Computations*, 4th ed., section 10.1.
+    """
+    vector, source = normalize(start), None
+    basis, products = [vector.flatten(1)], []
+    for spent in range(1, hvps):
+        product = matvec(basis[-1].view_as(start)).flatten(1)
+        products.append(product)
+        length = vector_norm(product)
+        for _ in range(2):  # once loses orthogonality in float32, twice is enough (Parlett)
+            for q in basis:
+                product = product - q * (q * product).sum(1, keepdim=True)
+        # An invariant subspace is complete: what is left is rounding, and must not be amplified.
+        complete = vector_norm(product) <= 10 * torch.finfo(product.dtype).eps * length
+        if spent == hvps - 1 or tolerance is not None:
+            weights = _largest_combination(torch.stack(products, 1))
+            best = torch.einsum("bk,kbd->bd", weights, torch.stack(basis))
+            image = torch.einsum("bk,kbd->bd", weights, torch.stack(products))
+            norm, residual = _norm_and_residual(image, best)
+            vector, source = normalize(image).view_as(start), _scale(best, norm).view_as(start)
+            if tolerance is not None and (complete | _converged(norm, residual, tolerance)).all():
+                break
+        basis.append(normalize(product).masked_fill(complete[:, None], 0))
+    product = matvec(vector, create_graph=create_graph)
+    norm, residual = _norm_and_residual(product, vector, source)
+    converged = _converged(norm, residual, tolerance)
+    return OperatorNorm(norm, vector, residual, converged, len(products) + 1)
+
+
+def ascent(
+    matvec: MatVec,
+    start: Tensor,
+    *,
+    hvps: int,
+    step_size: float,
+    tolerance: float | None = None,
+    create_graph: bool = False,
+) -> OperatorNorm:
+    """Gradient ascent on ``||H v||`` over the unit sphere, the algorithm of arXiv 2009.06571.
+
+    ``v <- normalize(v + step_size * d||H v||/dv)`` with ``d||H v||/dv = H H v / ||H v||``, two
+    products a step and one on the returned vector (an even budget leaves one unspent).  The update
+    scales with ``||H||``, so a fixed step does ever less as the penalty succeeds.  Arguments as in
+    :func:`power`; ``step_size`` in squared pixel units per nat.
+    """
+    vector = normalize(start)
+    for spent in range(1, hvps + 1, 2):
+        last = spent + 2 > hvps
+        product = matvec(vector, create_graph=create_graph and last)
+        norm, residual = _norm_and_residual(product, vector)
+        converged = _converged(norm, residual, tolerance)
+        if last or (tolerance is not None and converged.all()):
+            break
+        vector = normalize(vector + step_size * matvec(normalize(product)))
+    return OperatorNorm(norm, vector, residual, converged, spent)
+
+
+METHODS = {"power": power, "lanczos": lanczos, "ascent": ascent}
+
+
+def operator_norm(
+    hessian: InputHessian,
+    *,
+    method: str = "power",
+    start: str | Tensor = "gradient",
+    hvps: int = 1,
+    tolerance: float | None = None,
+    create_graph: bool = False,
+    generator: torch.Generator | None = None,
+    step_size: float | None = None,
+    difference_step: float | None = None,
+) -> OperatorNorm:
+    """Estimate ``||H||`` of every image of the batch.
+
+    Args:
+        hessian: the batch's :class:`InputHessian`.
+        method: ``"power"``, ``"lanczos"`` or ``"ascent"``.
+        start: ``"gradient"`` (``g`` is already there and, for cross-entropy, lies close to the top
+            eigenvector: ``g = J'(p - y)`` shares its range with the Gauss-Newton part of ``H``),
+            ``"random"`` (standard normal) or a tensor ``[B, *image]``.
+        hvps: budget in Hessian-vector products, at least 1.
+        tolerance: relative residual at which to stop early.
+        create_graph: make ``norm`` differentiable in the parameters, for a training penalty.
+        generator: source of the random start.
+        step_size: of ``"ascent"``, and of it alone.
+        difference_step: replace each product by a finite difference of the gradient over this step,
+            see :meth:`InputHessian.difference`.
+
+    Raises:
+        ValueError: for an unknown method or start, an empty budget, a tolerance together with
+            ``create_graph`` (a training step has a fixed budget), a start of the wrong shape, or a
+            step that is missing, misplaced or not positive.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    if hvps < 1:
+        raise ValueError(f"hvps: expected at least 1 Hessian-vector product, got {hvps}")
+    if create_graph and tolerance is not None:
+        raise ValueError("tolerance: not with create_graph, give a fixed budget hvps instead")
+    if (step_size is not None) != (method == "ascent"):
+        raise ValueError(f"step_size: needed by ascent alone, got {step_size} with {method}")
+    if difference_step is not None and not difference_step > 0:
+        raise ValueError(f"difference_step: expected a positive length, got {difference_step}")
+    if isinstance(start, Tensor):
+        if start.shape != hessian.gradient.shape:
+            expected, got = tuple(hessian.gradient.shape), tuple(start.shape)
+            raise ValueError(f"start: expected a tensor of shape {expected}, got {got}")
+        vector = start
+    elif start == "gradient":
+        vector = hessian.gradient.detach()
+    elif start == "random":
+        g = hessian.gradient
+        vector = torch.randn(g.shape, dtype=g.dtype, device=g.device, generator=generator)
+    else:
+        raise ValueError(f"start: expected gradient, random or a tensor, got {start!r}")
+    matvec = hessian.matvec if difference_step is None else hessian.difference(difference_step)
+    options = {} if step_size is None else {"step_size": step_size}
+    return METHODS[method](
+        matvec, vector, hvps=hvps, tolerance=tolerance, create_graph=create_graph, **options
+    )
+
+
+def vector_norm(vectors: Tensor) -> Tensor:
+    """Return ``||v||_2`` of every image, ``[B, *image] -> [B]``; its derivative at zero is zero.
+
+    Scaled by the largest entry: the entries of a saturated softmax's Hessian (1e-30 in float32)
+    would underflow when squared.
+    """
+    flat = vectors.flatten(1)
+    scale = _largest_entry(flat)
+    return torch.linalg.vector_norm(flat / scale, dim=1) * scale.squeeze(1)
+
+
+def normalize(vectors: Tensor) -> Tensor:
+    """Return ``v / ||v||_2`` of every image, without a graph; zero becomes a constant vector."""
+    flat = vectors.detach().flatten(1)
+    flat = flat / _largest_entry(flat)
+    flat = torch.where(flat.any(dim=1, keepdim=True), flat, torch.ones_like(flat))
+    return (flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True)).view_as(vectors)
+
+
+def _largest_entry(flat: Tensor) -> Tensor:
+    return flat.detach().abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
+
+
+def _scale(vectors: Tensor, factors: Tensor) -> Tensor:
+    return vectors * factors.reshape(-1, *[1] * (vectors.ndim - 1))
+
+
+def _largest_combination(products: Tensor) -> Tensor:
+    """Return the unit weights ``w`` of largest ``||sum_k w_k p_k||``: ``[B, K, d] -> [B, K]``."""
+    scaled = products / _largest_entry(products.flatten(1))[:, :, None]
+    gram = (scaled @ scaled.mT).nan_to_num()  # eigh rejects NaN; the combination will show it
+    return torch.linalg.eigh(gram).eigenvectors[:, :, -1]
+
+
+def _norm_and_residual(
+    product: Tensor, vector: Tensor, source: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return ``||H v||`` and the residual of ``v``, from ``H v`` and the unit vector ``v``.
+
+    The residual is ``||H v - (v'H v) v||``.  If ``v = H u / s`` with a unit vector ``u`` and
+    ``source = s u`` is given, then ``||H v - s u||``, where that is smaller.
+    """
+    detached = product.detach()
+    rayleigh = (detached * vector).flatten(1).sum(1)
+    residual = vector_norm(detached - _scale(vector, rayleigh))
+    if source is not None:
+        residual = torch.minimum(residual, vector_norm(detached - source))
+    return vector_norm(product), residual
+
+
+def _converged(norm: Tensor, residual: Tensor, tolerance: float | None) -> Tensor:
+    if tolerance is None:
+        return torch.zeros_like(norm, dtype=torch.bool)
+    return residual <= tolerance * norm.detach()
+
+
+def _reject_batch_coupling(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
+            module.training or module.running_mean is None
+        ):
+            raise ValueError(
+                f"{type(module).__name__} {name!r} normalises with the statistics of the batch, so "
+                "a single image has no input Hessian of its own; use model.eval() with running "
+                "statistics, or a normalisation that works image by image (GroupNorm, LayerNorm)"
+            )

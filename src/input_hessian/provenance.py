@@ -1,0 +1,60 @@
+"""Where a result comes from: code, versions, machine."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+def environment(device: torch.device, threads: int) -> dict[str, str | int]:
+    """Return versions, commit and hardware as a flat dictionary of strings and integers."""
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "processor": _processor(),
+        "threads": threads,
+    }
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return this process's peak memory in MB: resident memory, or allocated on a CUDA device."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux KiB
+
+
+def fingerprint(*texts: str, files: Iterable[str | Path] = ()) -> str:
+    """Return the SHA-256 of texts and file contents, in order."""
+    digest = hashlib.sha256()
+    for part in [*(text.encode() for text in texts), *(Path(file).read_bytes() for file in files)]:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
+
+
+def _commit() -> str:
+    """Return the short commit of the working tree, with ``-dirty`` if tracked files differ."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

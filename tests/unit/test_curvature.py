@@ -1,0 +1,731 @@
+"""The input Hessian against three independent oracles, and its operator norm in the hard cases.
+
+The oracles: closed forms, the explicit Hessian (torch.func, forward over reverse, float64) and
+central differences of the gradient.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import input_hessian
+from input_hessian import InputHessian, models, operator_norm
+from input_hessian.curvature import METHODS, ascent, lanczos, normalize, power, vector_norm
+
+torch.set_num_threads(1)
+
+EPS = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
+CLASSES = 4
+ACTIVATIONS = {
+    "softplus": lambda: nn.Softplus(10),
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "relu": nn.ReLU,
+}
+
+
+class SymmetricMaps:
+    """``v -> H v`` for given symmetric matrices ``[B, d, d]``; counts its calls."""
+
+    def __init__(self, matrices):
+        self.matrices = matrices
+        self.calls = 0
+
+    def __call__(self, vector, *, create_graph=False):
+        self.calls += 1
+        return torch.einsum("bij,bj->bi", self.matrices, vector.flatten(1)).view_as(vector)
+
+    @property
+    def norm(self):
+        return torch.from_numpy(np.abs(np.linalg.eigvalsh(self.matrices.numpy())).max(-1))
+
+
+def random_maps(seed, batch, size, dtype=torch.float64):
+    """Random symmetric matrices with eigenvalues of both signs, and a start for each."""
+    generator = torch.Generator().manual_seed(seed)
+    square = torch.randn(batch, size, size, dtype=dtype, generator=generator)
+    start = torch.randn(batch, size, dtype=dtype, generator=generator)
+    return SymmetricMaps(square + square.mT), start
+
+
+def diagonal_map(*eigenvalues, dtype=torch.float64):
+    return SymmetricMaps(torch.diag(torch.tensor(eigenvalues, dtype=dtype))[None])
+
+
+def estimate(method, matvec, start, **options):
+    if method == "ascent":
+        options.setdefault("step_size", 1.0)
+    return METHODS[method](matvec, start, **options)
+
+
+def network(
+    architecture="mlp", activation="softplus", shape=(1, 4, 4), dtype=torch.float64, seed=0
+):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        build = models.ARCHITECTURES[architecture]
+        return build(shape, CLASSES, 6, ACTIVATIONS[activation]).to(dtype)
+
+
+def batch_of(size, shape=(1, 4, 4), dtype=torch.float64, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(size, *shape, dtype=dtype, generator=generator)
+    return images, torch.randint(CLASSES, (size,), generator=generator)
+
+
+def explicit_hessians(model, images, labels):
+    """``H`` of every image as a matrix ``[B, d, d]``, forward over reverse."""
+    shape = images.shape[1:]
+
+    def loss(flat, label):
+        return F.cross_entropy(model(flat.view(1, *shape)), label[None])
+
+    hessian = torch.func.vmap(torch.func.hessian(loss))
+    return hessian(images.flatten(1), labels).detach()
+
+
+def assembled(matvec, images):
+    """The matrices ``[B, d, d]`` behind a matvec, column by column."""
+    unit = torch.eye(images[0].numel(), dtype=images.dtype)
+    columns = [matvec(e.expand(len(images), -1).view_as(images)).flatten(1) for e in unit]
+    return torch.stack(columns, 2).detach()
+
+
+def assert_close(actual, expected, tolerance):
+    """Entrywise, relative to the largest expected entry."""
+    assert actual.shape == expected.shape
+    error = (actual.double() - expected.double()).abs().max()
+    assert error <= tolerance * expected.abs().max(), f"error {error:.2e}"
+
+
+# Hessian-vector products against the oracles
+
+
+def test_matvec_of_softmax_regression_has_its_closed_form():
+    images, labels = batch_of(5)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, CLASSES)).double()
+    hessian = InputHessian(model, images, labels)
+    weight = model[1].weight.detach()
+    p = hessian.logits.detach().softmax(1)
+    curvature = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    one_hot = F.one_hot(labels, CLASSES)
+    assert_close(assembled(hessian.matvec, images), weight.T @ curvature @ weight, 1e-13)
+    assert_close(hessian.gradient.detach().flatten(1), (p - one_hot) @ weight, 1e-13)
+    assert_close(hessian.loss.detach(), -(p * one_hot).sum(1).log(), 1e-13)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [("mlp", (1, 4, 4)), ("mlp", (3, 2, 5)), ("cnn", (1, 5, 7)), ("cnn", (3, 8, 8))],
+)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_matvec_is_the_explicit_hessian(architecture, shape, activation):
+    model = network(architecture, activation, shape)
+    images, labels = batch_of(2, shape)
+    hessian = InputHessian(model, images, labels)
+    expected = explicit_hessians(model, images, labels)
+    assert expected.abs().max() > 1e-5
+    assert_close(assembled(hessian.matvec, images), expected, 1e-11)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+def test_matvec_in_single_precision(architecture):
+    shape = (3, 8, 8)
+    model = network(architecture, shape=shape)
+    images, labels = batch_of(2, shape, torch.float32)
+    expected = explicit_hessians(model, images.double(), labels)
+    single = InputHessian(model.float(), images, labels)
+    # An inner product of n terms errs by at most n eps; four passes (forward, backward, and both
+    # once more) chain four of them, the longest over all pixels.  Weights were rounded to eps too.
+    tolerance = 4 * (images[0].numel() + 1) * EPS[torch.float32]
+    assert_close(assembled(single.matvec, images), expected, tolerance)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+@pytest.mark.parametrize("activation", ["softplus", "tanh", "gelu"])
+def test_matvec_is_the_central_difference_of_the_gradient(architecture, activation):
+    model = network(architecture, activation)
+    images, labels = batch_of(3)
+    vector = normalize(torch.randn(images.shape, dtype=torch.float64, generator=seeded(2)))
+    hessian = InputHessian(model, images, labels)
+
+    def difference(step):
+        ahead = InputHessian(model, images + step * vector, labels).gradient
+        behind = InputHessian(model, images - step * vector, labels).gradient
+        return (ahead - behind).detach() / (2 * step)
+
+    eps = EPS[torch.float64]
+    step = eps ** (1 / 3)
+    # The truncation error is c step^2 + O(step^4), so twice the step differs by 3 c step^2.
+    # The gradient's rounding error, below 100 eps |g| in so small a network, is divided by step.
+    truncation = vector_norm(difference(2 * step) - difference(step))
+    rounding = 100 * eps * vector_norm(hessian.gradient.detach()) / step
+    product = hessian.matvec(vector)
+    assert (vector_norm(difference(step) - product) <= truncation + rounding).all()
+    assert (truncation + rounding < 1e-6 * vector_norm(product)).all()
+
+
+def test_difference_errs_by_half_the_step_times_the_third_derivative():
+    images, labels = batch_of(3)
+    hessian = InputHessian(network(), images, labels)
+    vector = normalize(torch.randn(images.shape, dtype=torch.float64, generator=seeded(2)))
+    exact = hessian.matvec(vector)
+    errors = [hessian.difference(step)(vector) - exact for step in (2e-4, 1e-4, 1e-8)]
+    # First order: half the step, half the error, up to the next order, 1e-4 times a ratio of
+    # derivatives (below 30 here); then below eps |g| / step.
+    assert_close(errors[0], 2 * errors[1], 3e-3)
+    rounding = 100 * EPS[torch.float64] / 1e-8 * vector_norm(hessian.gradient.detach())
+    assert (vector_norm(errors[2]) <= 1e-4 * 2 * vector_norm(errors[1]) + rounding).all()
+
+
+def test_difference_is_differentiable_in_the_parameters():
+    images, labels = batch_of(2)
+    model = network()
+    hessian = InputHessian(model, images, labels)
+    vector = normalize(torch.randn(images.shape, dtype=torch.float64, generator=seeded(2)))
+    step = 1e-4
+    parameters = list(model.parameters())
+    approximate = vector_norm(hessian.difference(step)(vector, create_graph=True)).sum()
+    exact = vector_norm(hessian.matvec(vector, create_graph=True)).sum()
+    approximate = torch.autograd.grad(approximate, parameters, retain_graph=True)
+    exact = torch.autograd.grad(exact, parameters)
+    for a, b in zip(approximate, exact, strict=True):
+        assert_close(a, b, 100 * step)  # first order, as above
+    assert not hessian.difference(step)(vector).requires_grad
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_matvec_of_a_network_that_ignores_the_image_is_zero(frozen):
+    images, labels = batch_of(2)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, CLASSES)).double()
+    nn.init.zeros_(model[1].weight)
+    hessian = InputHessian(model.requires_grad_(not frozen), images, labels)
+    assert torch.equal(hessian.matvec(images), torch.zeros_like(images))
+
+
+def test_frozen_parameters_and_a_plain_function_will_do():
+    images, labels = batch_of(3)
+    model = network().requires_grad_(False)
+    exact = explicit_hessians(model, images, labels)
+    assert_close(assembled(InputHessian(model, images, labels).matvec, images), exact, 1e-11)
+    function = InputHessian(lambda x: model(x), images, labels)
+    assert_close(assembled(function.matvec, images), exact, 1e-11)
+
+
+# Estimators against the eigenvalues
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_estimators_converge_to_the_operator_norm(method):
+    matvec, start = random_maps(0, 6, 12)
+    budget = {"power": 3000, "lanczos": 13, "ascent": 3001}[method]
+    result = estimate(method, matvec, start, hvps=budget)
+    assert torch.allclose(result.norm, matvec.norm, rtol=1e-8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+def test_operator_norm_of_networks(method, architecture):
+    model = network(architecture)
+    images, labels = batch_of(4)
+    hessian = InputHessian(model, images, labels)
+    options = {"power": {"hvps": 400}, "lanczos": {"hvps": 17}}
+    options["ascent"] = {"hvps": 401, "step_size": 1e4}
+    result = operator_norm(hessian, method=method, **options[method])
+    expected = torch.linalg.eigvalsh(explicit_hessians(model, images, labels)).abs().amax(1)
+    assert torch.allclose(result.norm, expected, rtol=1e-6)
+
+
+@settings(deadline=None, derandomize=True, max_examples=80)
+@given(
+    seed=st.integers(0, 2**31),
+    size=st.integers(1, 8),
+    exponent=st.integers(-40, 30),
+    budget=st.integers(1, 12),
+    method=st.sampled_from(sorted(METHODS)),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_every_budget_gives_a_lower_bound_and_a_witness(
+    seed, size, exponent, budget, method, dtype
+):
+    matvec, start = random_maps(seed, 3, size, dtype)
+    matvec.matrices *= 10.0 ** min(exponent, 15)
+    result = estimate(method, matvec, start, hvps=budget)
+    rounding = 20 * size * EPS[dtype]
+    exact = SymmetricMaps(matvec.matrices.double())
+    smallest = torch.finfo(dtype).tiny  # below it, numbers lose their digits
+    assert result.norm.isfinite().all()
+    assert (result.norm <= exact.norm * (1 + rounding) + smallest).all()
+    assert torch.allclose(
+        vector_norm(result.vector).double(), torch.ones(3).double(), rtol=rounding
+    )
+    witness = vector_norm(exact(result.vector.double()))
+    assert ((result.norm - witness).abs() <= rounding * exact.norm + smallest).all()
+    assert result.hvps == matvec.calls <= budget
+    # the documented bound: some |eigenvalue| lies within 2 residual of the norm
+    distance = torch.linalg.eigvalsh(exact.matrices).abs() - result.norm[:, None]
+    bound = 2 * result.residual + rounding * exact.norm + smallest
+    assert (distance.abs().amin(1) <= bound).all()
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(seed=st.integers(0, 2**31), size=st.integers(1, 8), budget=st.integers(1, 10))
+def test_norms_never_decrease_and_lanczos_beats_power(seed, size, budget):
+    matvec, start = random_maps(seed, 4, size)
+    slack = 1 - 1e-9
+    for method in (power, lanczos):
+        shorter = method(matvec, start, hvps=budget).norm
+        longer = method(matvec, start, hvps=budget + 1).norm
+        assert (longer >= shorter * slack).all()
+    assert (lanczos(matvec, start, hvps=budget + 1).norm >= slack * shorter).all()
+    shorter = power(matvec, start, hvps=budget).norm
+    assert (lanczos(matvec, start, hvps=budget + 1).norm >= slack * shorter).all()
+    shorter = estimate("ascent", matvec, start, hvps=budget).norm
+    assert (estimate("ascent", matvec, start, hvps=budget + 2).norm >= slack * shorter).all()
+
+
+def test_lanczos_recovers_more_than_power_on_average():
+    matvec, start = random_maps(3, 500, 20)
+    for budget in (3, 5, 8):
+        by_power = power(matvec, start, hvps=budget).norm.mean()
+        assert lanczos(matvec, start, hvps=budget).norm.mean() > by_power
+
+
+def test_first_products_agree():
+    """With one product all methods measure ``||H start|| / ||start||``."""
+    matvec, start = random_maps(4, 3, 5)
+    expected = vector_norm(matvec(start)) / vector_norm(start)
+    for method in METHODS:
+        assert torch.allclose(estimate(method, matvec, start, hvps=1).norm, expected, rtol=1e-14)
+
+
+def test_ascent_is_gradient_ascent_on_the_norm_of_the_product():
+    matvec, start = random_maps(5, 3, 5)
+    vector = normalize(start).requires_grad_()
+    (slope,) = torch.autograd.grad(vector_norm(matvec(vector)).sum(), vector)
+    expected = normalize(vector + 0.3 * slope)
+    result = ascent(matvec, start, hvps=3, step_size=0.3)
+    assert torch.allclose(result.vector, expected, rtol=1e-13)
+    assert torch.equal(ascent(matvec, start, hvps=4, step_size=0.3).vector, result.vector)
+
+
+def test_ascent_goes_blind_where_the_hessian_is_small():
+    matvec, start = random_maps(6, 20, 30)
+    recovered = []
+    for scale in (1.0, 0.001):
+        scaled = SymmetricMaps(matvec.matrices * scale)
+        recovered.append((ascent(scaled, start, hvps=21, step_size=1.0).norm / scaled.norm).mean())
+    assert recovered[0] > recovered[1] + 0.3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_early_stop(method):
+    matvec, start = random_maps(7, 5, 10)
+    result = estimate(method, matvec, start, hvps=100_000, tolerance=1e-6)
+    assert result.hvps == matvec.calls < 100_000
+    assert result.converged.all()
+    assert (result.residual <= 1e-6 * result.norm).all()
+    assert torch.allclose(result.norm, matvec.norm, rtol=1e-6)
+    looser = estimate(method, matvec, start, hvps=100_000, tolerance=1e-2)
+    assert looser.hvps < result.hvps
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_converged_is_per_image_and_false_without_a_tolerance(method):
+    matrices = torch.diag_embed(torch.tensor([[2.0, 0.0, 0.0], [2.0, 1.9, 1.8]])).double()
+    start = torch.ones(2, 3, dtype=torch.float64)
+    result = estimate(method, SymmetricMaps(matrices), start, hvps=3, tolerance=1e-9)
+    assert result.converged.tolist() == [method != "ascent", False]
+    result = estimate(method, SymmetricMaps(matrices), start, hvps=3)
+    assert result.converged.tolist() == [False, False]
+    assert result.converged.dtype == torch.bool
+
+
+# Hard cases
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_opposite_eigenvalues(method):
+    """``+a`` and ``-a`` never give one eigenvector, but the norm is right from the second step."""
+    matvec = diagonal_map(3.0, -3.0, 1.0, 0.5)
+    start = torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
+    result = estimate(method, matvec, start, hvps=41, tolerance=1e-9)
+    assert torch.allclose(result.norm, matvec.norm, rtol=1e-9)
+    if method != "ascent":  # whose update has no (u, v) pair to accept
+        assert result.converged.all()
+        assert result.hvps < 41
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("budget", [1, 2, 5])
+def test_zero_hessian(method, budget):
+    matvec = SymmetricMaps(torch.zeros(2, 3, 3))
+    result = estimate(method, matvec, torch.ones(2, 3), hvps=budget, tolerance=1e-3)
+    assert torch.equal(result.norm, torch.zeros(2))
+    assert torch.equal(result.residual, torch.zeros(2))
+    assert result.converged.all()
+    assert torch.allclose(vector_norm(result.vector), torch.ones(2))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scale", [1e-12, 1e-30, 1e15])
+def test_scale_of_the_hessian_changes_only_the_scale(method, scale):
+    matvec, start = random_maps(8, 3, 6, torch.float32)
+    options = {"step_size": 0.5} if method == "ascent" else {}
+    result = METHODS[method](matvec, start, hvps=5, **options)
+    scaled = SymmetricMaps(matvec.matrices * scale)
+    options = {"step_size": 0.5 / scale} if method == "ascent" else {}
+    small = METHODS[method](scaled, start, hvps=5, **options)
+    assert torch.allclose(small.norm / scale, result.norm, rtol=1e-4)
+    assert torch.allclose(small.residual / scale, result.residual, rtol=1e-3, atol=1e-5)
+    assert torch.allclose(small.vector, result.vector, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_start_orthogonal_to_the_top_eigenvector_finds_the_next(method):
+    """A lower bound that looks converged: the residual cannot tell (documented)."""
+    matvec = diagonal_map(3.0, 2.0, 1.0)
+    for start in ([0.0, 1.0, 0.0], [0.0, 1.0, 1.0]):
+        start = torch.tensor([start], dtype=torch.float64)
+        result = estimate(method, matvec, start, hvps=61, tolerance=1e-7)
+        assert torch.allclose(result.norm, torch.tensor(2.0, dtype=torch.float64), rtol=1e-7)
+        assert result.converged.all()
+        assert result.vector.isfinite().all()
+
+
+def test_lanczos_breakdown_gives_no_nan():
+    """A Krylov space of dimension 2, 1 and 0 in one batch, and a budget far beyond."""
+    diagonals = torch.tensor([[3.0, -1.0, 0.0, 0.0], [5.0, 5.0, 5.0, 5.0], [0.0, 0.0, 7.0, 7.0]])
+    start = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0], [1.0, 1.0, 0.0, 0.0]])
+    for dtype in EPS:
+        matvec = SymmetricMaps(torch.diag_embed(diagonals).to(dtype))
+        result = lanczos(matvec, start.to(dtype), hvps=12)
+        assert torch.allclose(result.norm[:2], torch.tensor([3.0, 5.0], dtype=dtype))
+        assert 0 <= result.norm[2] <= 7  # the start lies in the kernel
+        assert result.vector.isfinite().all()
+
+
+def test_zero_start_falls_back_to_a_unit_vector():
+    matvec = diagonal_map(3.0, -2.0, 1.0)
+    start = torch.zeros(1, 3, dtype=torch.float64)
+    for method in METHODS:
+        result = estimate(method, matvec, start, hvps=1)
+        assert torch.allclose(vector_norm(result.vector), torch.ones(1).double())
+        assert torch.allclose(result.norm, torch.tensor(math.sqrt(14 / 3)).double())
+
+
+def test_zero_gradient_start_in_a_network():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, CLASSES)).double()
+    with torch.no_grad():
+        model[1].bias.fill_(0)
+        model[1].bias[0] = 1e3  # the softmax saturates at class 0: the gradient is exactly zero
+    images, _ = batch_of(3)
+    hessian = InputHessian(model, images, torch.tensor([0, 0, 0]))
+    assert not hessian.gradient.any()
+    result = operator_norm(hessian, hvps=2, create_graph=True)
+    assert torch.allclose(vector_norm(result.vector), torch.ones(3).double())
+    assert result.norm.isfinite().all()
+    gradients = torch.autograd.grad(result.norm.sum(), list(model.parameters()), allow_unused=True)
+    assert all(g is None or g.isfinite().all() for g in gradients)
+
+
+@pytest.mark.parametrize("exponent", [-12, -30])
+def test_tiny_hessians_in_single_precision(exponent):
+    """Two classes, ``z = (0, w'x + b)``: ``H = p (1 - p) w w'`` with the tiny ``p = sigmoid(z)``."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    probability = 10.0**exponent
+    weight = torch.tensor([0.3, -0.2, 0.5, 0.1])
+    with torch.no_grad():
+        model[1].weight.copy_(torch.stack([torch.zeros(4), weight]))
+        model[1].bias.copy_(torch.tensor([0.0, math.log(probability)]))
+    hessian = InputHessian(model, torch.zeros(1, 1, 2, 2), torch.tensor([0]))
+    result = operator_norm(hessian, hvps=3, create_graph=True)
+    # exp turns the rounding of its argument, |log p| eps, into a relative error
+    tolerance = 10 * (1 + abs(math.log(probability))) * EPS[torch.float32]
+    assert result.norm.item() == pytest.approx(probability * 0.39, rel=tolerance)
+    gradients = torch.autograd.grad(result.norm.sum(), model[1].parameters(), retain_graph=True)
+    assert gradients[0][1].tolist() == pytest.approx((2 * probability * weight).tolist(), rel=1e-5)
+    assert gradients[1][1].item() == pytest.approx(probability * 0.39, rel=tolerance)
+    squared = torch.autograd.grad(
+        operator_norm(hessian, create_graph=True).norm.square().sum(), list(model.parameters())
+    )
+    assert all(g.isfinite().all() for g in squared)
+
+
+@pytest.mark.parametrize("start", ["gradient", "random"])
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+def test_saturated_softmax(start, architecture):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network(architecture, dtype=torch.float32)
+
+        def forward(self, images):
+            return 1e4 * self.network(images)
+
+    model = Scaled()
+    images, labels = batch_of(6, dtype=torch.float32)
+    hessian = InputHessian(model, images, labels)
+    result = operator_norm(hessian, start=start, hvps=3, create_graph=True, generator=seeded(0))
+    assert result.norm.isfinite().all()
+    (result.norm + hessian.loss).mean().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("start", ["gradient", "tensor"])
+def test_each_image_is_its_own_problem(method, start):
+    """Permuting the batch permutes the result; duplicates agree; one image alone agrees."""
+    model = network("cnn")
+    images, labels = batch_of(5)
+    images[4], labels[4] = images[1], labels[1]
+    starts = torch.randn(images.shape, dtype=torch.float64, generator=seeded(3))
+    starts[4] = starts[1]
+
+    def run(chosen):
+        options = {"step_size": 10.0} if method == "ascent" else {}
+        first = start if start == "gradient" else starts[chosen]
+        hessian = InputHessian(model, images[chosen], labels[chosen])
+        return operator_norm(hessian, method=method, hvps=4, start=first, **options)
+
+    everything = run(torch.arange(5))
+    assert everything.norm[4].item() == pytest.approx(everything.norm[1].item(), rel=1e-11)
+    for chosen in ([3, 0, 4, 2, 1], [2], [2, 2]):
+        result = run(torch.tensor(chosen))
+        assert torch.allclose(result.norm, everything.norm[chosen], rtol=1e-11)
+        assert torch.allclose(result.vector, everything.vector[chosen], atol=1e-10)
+        assert torch.allclose(result.residual, everything.residual[chosen], rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("others", ["replaced", "scaled", "not a number"])
+def test_other_images_change_nothing(method, others):
+    model = network("cnn")
+    images, labels = batch_of(4)
+    changed = images.clone()
+    changed[1:] = {
+        "replaced": batch_of(3, seed=9)[0],
+        "scaled": 1e6 * images[1:],
+        "not a number": torch.full_like(images[1:], math.nan),
+    }[others]
+    options = {"step_size": 10.0} if method == "ascent" else {}
+    before, after = (
+        operator_norm(InputHessian(model, x, labels), method=method, hvps=4, **options)
+        for x in (images, changed)
+    )
+    assert torch.allclose(before.norm[0], after.norm[0], rtol=1e-12)
+    assert torch.allclose(before.vector[0], after.vector[0], atol=1e-11)
+    assert after.norm[1:].isnan().all() == (others == "not a number")
+
+
+# Derivatives with respect to the parameters
+
+
+def perturbed(model, direction, step):
+    """The network with its parameters moved by ``step`` times ``direction``, as a function."""
+    state = dict(model.named_parameters())
+    moved = {name: state[name].detach() + step * direction[name] for name in state}
+    return lambda images: torch.func.functional_call(model, moved, (images,))
+
+
+def slope(function, model, direction, step=1e-5):
+    """Differentiate ``function(model)`` along a direction of the parameters: value and error."""
+
+    def difference(step):
+        ahead, behind = (function(perturbed(model, direction, s)) for s in (step, -step))
+        return (ahead - behind).item() / (2 * step)
+
+    near, far = difference(step), difference(2 * step)
+    rounding = 100 * EPS[torch.float64] * function(model).item() / step
+    error = abs(far - near) + rounding  # the first is three times the truncation error
+    assert error < 1e-4 * abs(near)
+    return near, error
+
+
+def random_direction(model, seed):
+    generator = seeded(seed)
+    return {
+        name: torch.randn(p.shape, dtype=p.dtype, generator=generator)
+        for name, p in model.named_parameters()
+    }
+
+
+def assert_slopes_agree(objective, reference, model):
+    """Compare the gradient of ``objective`` with differences of ``reference`` in two directions."""
+    gradients = torch.autograd.grad(objective, list(model.parameters()), allow_unused=True)
+    for seed in range(2):
+        direction = random_direction(model, seed)
+        pairs = zip(gradients, direction.values(), strict=True)
+        actual = sum((g * d).sum().item() for g, d in pairs if g is not None)
+        expected, error = slope(reference, model, direction)
+        assert actual == pytest.approx(expected, abs=error)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+@pytest.mark.parametrize("options", [{"method": "lanczos", "hvps": 10}, {"hvps": 400}])
+@pytest.mark.parametrize("squared", [False, True])
+def test_parameter_gradient_is_that_of_the_true_norm(architecture, options, squared):
+    shape = (1, 3, 3)
+    model = network(architecture, "tanh", shape)
+    images, labels = batch_of(3, shape)
+
+    def penalty(norms):
+        return (norms.square() if squared else norms).mean()
+
+    def true_penalty(model):
+        eigenvalues = torch.linalg.eigvalsh(explicit_hessians(model, images, labels))
+        return penalty(eigenvalues.abs().amax(1))
+
+    hessian = InputHessian(model, images, labels)
+    estimated = penalty(operator_norm(hessian, create_graph=True, **options).norm)
+    assert estimated.item() == pytest.approx(true_penalty(model).item(), rel=1e-8)
+    assert_slopes_agree(estimated, true_penalty, model)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+@pytest.mark.parametrize("start", ["gradient", "tensor"])
+def test_parameter_gradient_of_one_product_holds_the_vector_fixed(architecture, start):
+    shape = (1, 3, 3)
+    model = network(architecture, "softplus", shape)
+    images, labels = batch_of(3, shape)
+    first = torch.randn(images.shape, dtype=torch.float64, generator=seeded(5))
+    hessian = InputHessian(model, images, labels)
+    result = operator_norm(
+        hessian, start=start if start == "gradient" else first, hvps=1, create_graph=True
+    )
+    assert not result.vector.requires_grad
+
+    def norm_at_fixed_vector(model):
+        products = torch.einsum(
+            "bij,bj->bi", explicit_hessians(model, images, labels), result.vector.flatten(1)
+        )
+        return vector_norm(products).mean()
+
+    assert_slopes_agree(result.norm.mean(), norm_at_fixed_vector, model)
+
+
+def test_only_the_last_product_keeps_a_graph():
+    images, labels = batch_of(2)
+    kept = []
+    hessian = InputHessian(network(), images, labels)
+
+    def matvec(vector, *, create_graph=False):
+        kept.append(create_graph)
+        return hessian.matvec(vector, create_graph=create_graph)
+
+    for method, calls in [("power", 4), ("lanczos", 4), ("ascent", 3)]:
+        kept.clear()
+        result = estimate(method, matvec, hessian.gradient, hvps=4, create_graph=True)
+        assert kept == [False] * (calls - 1) + [True]
+        assert result.norm.requires_grad
+        assert not result.vector.requires_grad
+        assert not result.residual.requires_grad
+    for method in METHODS:
+        assert not estimate(method, hessian.matvec, hessian.gradient, hvps=4).norm.requires_grad
+
+
+def test_difference_step_in_operator_norm():
+    images, labels = batch_of(3)
+    hessian = InputHessian(network(), images, labels)
+    exact = operator_norm(hessian, hvps=2)
+    cure = operator_norm(hessian, hvps=2, difference_step=1e-6)
+    # first order in the step, then rounding 1e-16 / step
+    assert torch.allclose(cure.norm, exact.norm, rtol=1e-4)
+    assert cure.hvps == 2
+    vector = normalize(hessian.gradient)
+    moved = InputHessian(network(), images + 1.5 * vector, labels)
+    expected = vector_norm(moved.gradient - hessian.gradient) / 1.5
+    assert torch.allclose(operator_norm(hessian, difference_step=1.5).norm, expected, rtol=1e-12)
+
+
+# Norms and interface
+
+
+@pytest.mark.parametrize("dtype", EPS)
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_vector_norm_neither_underflows_nor_overflows(dtype, scale):
+    vectors = scale * torch.randn(3, 2, 4, dtype=dtype, generator=seeded(0))
+    vectors.requires_grad_()
+    expected = np.linalg.norm(vectors.detach().double().numpy().reshape(3, -1), axis=1)
+    norm = vector_norm(vectors)
+    tolerance = 10 * EPS[dtype]
+    assert norm.tolist() == pytest.approx(expected.tolist(), rel=tolerance)
+    (gradient,) = torch.autograd.grad(norm.sum(), vectors)
+    assert torch.allclose(gradient, normalize(vectors), atol=tolerance)
+    assert torch.allclose(vector_norm(normalize(vectors)), torch.ones(3, dtype=dtype))
+
+
+def test_vector_norm_has_derivative_zero_at_zero():
+    zero = torch.zeros(2, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(vector_norm(zero).sum(), zero)
+    assert torch.equal(gradient, torch.zeros(2, 3))
+
+
+def test_batch_norm_with_batch_statistics_is_rejected():
+    images, labels = batch_of(3)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(16, CLASSES)
+    ).double()
+    with pytest.raises(ValueError, match=r"BatchNorm2d '1'.*model\.eval\(\).*GroupNorm"):
+        InputHessian(model, images, labels)
+    model.eval()
+    hessian = InputHessian(model, images, labels)
+    expected = explicit_hessians(model, images, labels)
+    assert_close(assembled(hessian.matvec, images), expected, 1e-11)
+    model[1] = nn.BatchNorm2d(4, track_running_stats=False).double().eval()
+    with pytest.raises(ValueError, match="statistics of the batch"):
+        InputHessian(model, images, labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "newton"}, "method: expected one of power, lanczos, ascent, got 'newton'"),
+        ({"hvps": 0}, "hvps: expected at least 1 Hessian-vector product, got 0"),
+        ({"start": "zeros"}, "start: expected gradient, random or a tensor, got 'zeros'"),
+        ({"start": torch.ones(2, 16)}, r"start: expected a tensor of shape \(2, 1, 4, 4\), got"),
+        ({"tolerance": 0.1, "create_graph": True}, "fixed budget hvps"),
+        ({"method": "ascent"}, "step_size: needed by ascent alone, got None with ascent"),
+        ({"step_size": 1.0}, "step_size: needed by ascent alone, got 1.0 with power"),
+        ({"difference_step": 0.0}, "difference_step: expected a positive length, got 0.0"),
+    ],
+)
+def test_bad_arguments_are_explained(options, message):
+    hessian = InputHessian(network(), *batch_of(2))
+    with pytest.raises(ValueError, match=message):
+        operator_norm(hessian, **options)
+
+
+def test_random_start_draws_from_its_generator_alone():
+    hessian = InputHessian(network(), *batch_of(2))
+    state = torch.get_rng_state()
+    vectors = [
+        operator_norm(hessian, start="random", generator=seeded(seed)).vector for seed in (0, 0, 1)
+    ]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(vectors[0], vectors[1])
+    assert not torch.equal(vectors[0], vectors[2])
+
+
+def test_images_and_model_are_left_as_they_were():
+    model = network()
+    images, labels = batch_of(2)
+    before = images.clone()
+    operator_norm(InputHessian(model, images, labels), method="lanczos", hvps=4)
+    assert torch.equal(images, before)
+    assert not images.requires_grad
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_public_names():
+    assert sorted(input_hessian.__all__) == ["InputHessian", "OperatorNorm", "operator_norm"]

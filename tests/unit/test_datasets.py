@@ -1,0 +1,566 @@
+"""Data sets: real HTTP servers on loopback, and the real files from a mirror beside the repository.
+
+Most tests use `toy`, a data set of 12 + 4 images with its own MD5 sums, published by servers that
+misbehave on purpose.
+"""
+
+import errno
+import gzip
+import hashlib
+import http.server
+import itertools
+import json
+import runpy
+import socket
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from input_hessian import datasets
+from input_hessian.datasets import DATASETS, SPLITS, Dataset, DatasetError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MIRROR = Path(__file__).resolve().parents[3] / "shared/datasets"
+needs_mirror = pytest.mark.skipif(
+    not MIRROR.is_dir(), reason=f"needs the official files in {MIRROR} (<dataset>/<file name>)"
+)
+REAL = [pytest.param(name, marks=needs_mirror) for name in ("mnist", "fashion_mnist")]
+
+IMAGES = "train-images-idx3-ubyte.gz"
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+def idx(array: np.ndarray) -> bytes:
+    """Encode as gzipped IDX: two zero bytes, type 8 (uint8), rank, big-endian sizes, data."""
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">i4").tobytes()
+    return gzip.compress(header + array.astype(np.uint8).tobytes(), mtime=0)
+
+
+def toy_arrays() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        IMAGES: rng.integers(0, 256, (12, 28, 28)),
+        "train-labels-idx1-ubyte.gz": np.arange(12) % 10,
+        "t10k-images-idx3-ubyte.gz": rng.integers(0, 256, (4, 28, 28)),
+        "t10k-labels-idx1-ubyte.gz": np.arange(4),
+    }
+
+
+@pytest.fixture(scope="module")
+def contents() -> dict[str, bytes]:
+    return {name: idx(array) for name, array in toy_arrays().items()}
+
+
+@pytest.fixture
+def toy(contents) -> Dataset:
+    return Dataset(
+        name="toy",
+        class_names=tuple("0123456789"),
+        files={name: md5(content) for name, content in contents.items()},
+        urls=(),
+        sizes={"train": 9, "validation": 3, "test": 4},
+        decode=DATASETS["mnist"].decode,
+    )
+
+
+@pytest.fixture
+def mirror(tmp_path, contents) -> Path:
+    """Make a folder mirror of the toy data set."""
+    folder = tmp_path / "mirror"
+    (folder / "toy").mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / "toy" / name).write_bytes(content)
+    return folder
+
+
+class Misbehaving(http.server.BaseHTTPRequestHandler):
+    """Answers request k for a file with `behaviours[k]`, later requests with the last one."""
+
+    def do_GET(self):
+        name = self.path.rpartition("/")[2]
+        requests = self.server.requests.setdefault(name, [])
+        behaviours = self.server.behaviours
+        behaviour = behaviours[min(len(requests), len(behaviours) - 1)]
+        requests.append(behaviour)
+        if behaviour.isdigit():
+            self.send_error(int(behaviour))
+            return
+        content = self.server.contents[name]
+        sent = {
+            "good": content,
+            "half": content[: len(content) // 2],
+            "half without length": content[: len(content) // 2],
+            "wrong": content[:-1] + bytes([content[-1] ^ 1]),
+        }[behaviour]
+        self.send_response(200)
+        if behaviour != "half without length":
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(sent)  # the connection closes when this returns (HTTP/1.0)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def serve(contents, monkeypatch):
+    """Start servers on loopback: serve("half", "good") drops the first answer for each file."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    servers = []
+
+    def start(*behaviours, handler=Misbehaving):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.contents, server.behaviours, server.requests = contents, behaviours, {}
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        server.url = f"http://127.0.0.1:{server.server_port}/toy/"
+        return server
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+fetch = partial(datasets.fetch, timeout=5.0, backoff=0.001)
+
+
+def assert_complete(folder: Path, dataset: Dataset) -> None:
+    """Every official file is there and right, and nothing else is there: no leftovers."""
+    assert {file.name: md5(file.read_bytes()) for file in folder.iterdir()} == dataset.files
+
+
+# --- fetching -----------------------------------------------------------------------------------
+
+
+def test_fetch_from_a_plain_http_server(toy, mirror, tmp_path, serve):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = serve(handler=partial(Quiet, directory=mirror))
+    served = fetch(toy, tmp_path / "raw", sources=[server.url])
+    assert served == dict.fromkeys(toy.files, server.url)
+    assert_complete(tmp_path / "raw", toy)
+
+
+def test_a_second_fetch_asks_nobody(toy, mirror, tmp_path):
+    fetch(toy, tmp_path / "raw", sources=[mirror])
+    assert fetch(toy, tmp_path / "raw", sources=[]) == dict.fromkeys(toy.files, "cache")
+
+
+@pytest.mark.parametrize("behaviour", ["half", "half without length", "wrong", "404", "503"])
+def test_a_bad_source_leaves_nothing_and_the_next_one_serves(toy, tmp_path, serve, behaviour):
+    bad, good = serve(behaviour), serve("good")
+    with pytest.raises(DatasetError):
+        fetch(toy, tmp_path / "alone", sources=[bad.url])
+    assert list((tmp_path / "alone").iterdir()) == []
+
+    served = fetch(toy, tmp_path / "raw", sources=[bad.url, good.url])
+    assert served == dict.fromkeys(toy.files, good.url)
+    assert_complete(tmp_path / "raw", toy)
+
+
+@pytest.mark.parametrize("first", ["half", "half without length", "wrong", "503"])
+def test_a_passing_failure_is_tried_again(toy, tmp_path, serve, first):
+    server = serve(first, "good")
+    assert fetch(toy, tmp_path, sources=[server.url]) == dict.fromkeys(toy.files, server.url)
+    assert server.requests == {name: [first, "good"] for name in toy.files}
+    assert_complete(tmp_path, toy)
+
+
+def test_attempts_are_bounded_and_a_missing_file_is_asked_for_once(toy, tmp_path, serve):
+    dropping, missing = serve("half"), serve("404")
+    with pytest.raises(DatasetError):
+        fetch(toy, tmp_path, sources=[dropping.url, missing.url], attempts=3)
+    assert dropping.requests == {IMAGES: ["half"] * 3}
+    assert missing.requests == {IMAGES: ["404"]}
+
+
+def test_a_silent_server_times_out(toy, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with pytest.raises(DatasetError, match="timed out"):
+            fetch(toy, tmp_path, sources=[url], attempts=1, timeout=0.05)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: content + b"x"])
+def test_a_damaged_cache_is_fetched_again(toy, mirror, tmp_path, damage):
+    raw = tmp_path / "raw"
+    fetch(toy, raw, sources=[mirror])
+    (raw / IMAGES).write_bytes(damage((raw / IMAGES).read_bytes()))
+    assert fetch(toy, raw, sources=[mirror]) == dict.fromkeys(toy.files, "cache") | {
+        IMAGES: str(mirror)
+    }
+    assert_complete(raw, toy)
+
+
+def test_a_damaged_cache_that_cannot_be_replaced_is_removed(toy, tmp_path):
+    (tmp_path / IMAGES).write_bytes(b"damaged")
+    with pytest.raises(DatasetError, match=md5(b"damaged")):
+        fetch(toy, tmp_path, sources=[])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_local_mirror_goes_first(toy, mirror, tmp_path, serve):
+    server = serve("good")
+    assert set(fetch(toy, tmp_path / "raw", sources=[mirror, server.url]).values()) == {str(mirror)}
+    assert server.requests == {}
+
+
+def test_a_damaged_file_in_the_local_mirror_falls_to_the_next_source(toy, mirror, tmp_path, serve):
+    (mirror / "toy" / IMAGES).write_bytes(b"damaged")
+    server = serve("good")
+    served = fetch(toy, tmp_path / "raw", sources=[mirror, server.url])
+    assert served == dict.fromkeys(toy.files, str(mirror)) | {IMAGES: server.url}
+    assert_complete(tmp_path / "raw", toy)
+    assert (mirror / "toy" / IMAGES).read_bytes() == b"damaged"  # a mirror is never written to
+
+
+def test_when_nothing_serves_the_message_lists_every_source_and_the_remedy(
+    toy, tmp_path, serve, contents
+):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        unreachable = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+    missing, half, wrong = serve("404"), serve("half"), serve("wrong")
+    sources = ["no/such", empty, missing.url, half.url, wrong.url, unreachable]
+    with pytest.raises(DatasetError) as caught:
+        fetch(toy, tmp_path / "raw", sources=sources)
+    size = len(contents[IMAGES])
+    got = md5(contents[IMAGES][:-1] + bytes([contents[IMAGES][-1] ^ 1]))
+    reasons = [
+        f"no/such: no such folder: {Path('no/such').resolve()}",
+        f"{empty}: no such file: {empty / 'toy' / IMAGES}",
+        f"{missing.url}: HTTP 404 Not Found",
+        f"{half.url}: connection closed after {size // 2} of {size} bytes",
+        f"{wrong.url}: md5 mismatch: expected {toy.files[IMAGES]}, got {got}",
+        f"{unreachable}: [Errno {errno.ECONNREFUSED}] Connection refused",
+    ]
+    lines = [line.strip() for line in str(caught.value).splitlines()]
+    assert lines[1 : 1 + len(reasons)] == reasons
+    assert f"{tmp_path / 'raw'}/" in str(caught.value)
+    for name, expected in toy.files.items():
+        assert f"{name}  (md5 {expected})" in lines
+    assert "`mirror:` in config.yaml" in lines[-1]
+
+
+def test_mirrors_come_before_the_public_urls():
+    fashion = DATASETS["fashion_mnist"]
+    mirrors = ["../shared", "http://host/data"]
+    expected = ["../shared", "http://host/data/fashion_mnist/", *fashion.urls]
+    assert datasets.sources_for(fashion, mirrors) == expected
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_registry_agrees_with_torchvision(name):
+    from torchvision.datasets import MNIST, FashionMNIST
+
+    reference = {"mnist": MNIST, "fashion_mnist": FashionMNIST}[name]
+    assert dict(DATASETS[name].files) == dict(reference.resources)
+    assert set(reference.mirrors) <= set(DATASETS[name].urls)
+    assert all(url.endswith("/") for url in DATASETS[name].urls)
+    if name == "fashion_mnist":
+        assert DATASETS[name].class_names == tuple(reference.classes)
+
+
+# --- splits -------------------------------------------------------------------------------------
+
+# SHA-256 of the indices as little-endian int64. Another value means another experiment.
+PINNED = {
+    "mnist": {
+        "train": "4b565afcaac68a3ef6d88cf6f19607da6e484c52c33ab946a7ee56d20abc6a99",
+        "validation": "5c485011518b2b931c01a7c3bb187bb135c7f474f5d08f9b77b9a4c073598cca",
+        "test": "9e1c19b3fdc185411bd1a987deb6a9fda2531116aac060a84c4d878854d1c099",
+    },
+    "digits": {
+        "train": "d9c4d76192114a2f86001ca69080a93483c85e784c556f1733de9205f27451a0",
+        "validation": "ec11ec504209d5e51af09e7fb5c04fd7ca731dd6729bdcf9d401aa3aff574040",
+        "test": "6696c7ae8af0a8710e5d7e7d23565cc2cb944f19e1f71a75221bc83f001a157f",
+    },
+}
+PINNED_SUBSET = [1253, 4183, 8013, 8723, 9934]
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_splits_are_disjoint_sorted_and_cover_the_official_files(name):
+    dataset = DATASETS[name]
+    indices = datasets.split_indices(dataset)
+    assert {split: len(index) for split, index in indices.items()} == dataset.sizes
+    assert all((np.diff(index) > 0).all() for index in indices.values())
+    official = {"train": SPLITS} if name == "digits" else {"train": SPLITS[:2], "test": SPLITS[2:]}
+    totals = {"train": 1797} if name == "digits" else {"train": 60_000, "test": 10_000}
+    for part, splits in official.items():
+        union = np.sort(np.concatenate([indices[split] for split in splits]))
+        assert np.array_equal(union, np.arange(totals[part]))
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_splits_are_pinned(name):
+    indices = datasets.split_indices(DATASETS[name])
+    digests = {
+        split: hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()
+        for split, index in indices.items()
+    }
+    assert digests == PINNED[name]
+
+
+def test_evaluation_subset_is_sorted_nested_and_random():
+    subsets = [datasets.evaluation_subset(n, 10_000) for n in (1, 100, 1000, 10_000)]
+    for small, large in itertools.pairwise(subsets):
+        assert set(small) < set(large)
+    assert all(subset.dtype == np.int64 and (np.diff(subset) > 0).all() for subset in subsets)
+    assert np.array_equal(subsets[-1], np.arange(10_000))
+    # 1000 draws without replacement: the share below 5000 has a standard deviation of 0.015.
+    assert np.mean(subsets[2] < 5000) == pytest.approx(0.5, abs=0.06)
+    assert datasets.evaluation_subset(5, 10_000).tolist() == PINNED_SUBSET
+    assert not np.array_equal(subsets[1], datasets.evaluation_subset(100, 10_000, seed=1))
+
+
+@pytest.mark.parametrize("n", [-1, 0, 11])
+def test_evaluation_subset_of_an_impossible_size_is_an_error(n):
+    with pytest.raises(DatasetError, match=f"between 1 and 10 evaluation images, got {n}"):
+        datasets.evaluation_subset(n, 10)
+
+
+# --- decoding -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Fetch and prepare a real data set once for all tests."""
+    cache = {}
+
+    def get(name):
+        if name not in cache:
+            raw = tmp_path_factory.mktemp(name)
+            datasets.fetch(DATASETS[name], raw, sources=[MIRROR])
+            cache[name] = raw, datasets.prepare(DATASETS[name], raw)
+        return cache[name]
+
+    return get
+
+
+@pytest.mark.parametrize("name", [*REAL, "digits"])
+def test_prepared_shapes_and_types(prepared, name):
+    dataset, (_, tensors) = DATASETS[name], prepared(name)
+    assert len(tensors) == 9
+    for split, n in dataset.sizes.items():
+        images, labels, index = (tensors[f"{split}_{f}"] for f in ("images", "labels", "index"))
+        assert (images.shape, images.dtype) == ((n, *dataset.image_shape), torch.uint8)
+        assert (labels.shape, labels.dtype) == ((n,), torch.int64)
+        assert (index.shape, index.dtype) == ((n,), torch.int64)
+
+
+# The published class counts; Fashion-MNIST is balanced by construction.
+MNIST_TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+MNIST_TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_class_counts_are_the_published_ones(prepared, name):
+    _, tensors = prepared(name)
+    expected = {
+        "mnist": (MNIST_TRAIN_COUNTS, MNIST_TEST_COUNTS),
+        "fashion_mnist": ([6000] * 10, [1000] * 10),
+    }[name]
+    train = torch.cat([tensors["train_labels"], tensors["validation_labels"]])
+    counts = train.bincount().tolist(), tensors["test_labels"].bincount().tolist()
+    assert counts == expected
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_images_and_labels_are_those_of_torchvision(prepared, tmp_path, name):
+    from torchvision.datasets import MNIST, FashionMNIST
+
+    reference = {"mnist": MNIST, "fashion_mnist": FashionMNIST}[name]
+    raw, tensors = prepared(name)
+    unpacked = tmp_path / reference.__name__ / "raw"
+    unpacked.mkdir(parents=True)
+    for filename in DATASETS[name].files:
+        content = gzip.decompress((raw / filename).read_bytes())
+        (unpacked / filename.removesuffix(".gz")).write_bytes(content)
+    for split in SPLITS:
+        official = reference(tmp_path, train=split != "test", download=False)
+        index = tensors[f"{split}_index"]
+        assert torch.equal(tensors[f"{split}_images"][:, 0], official.data[index])
+        assert torch.equal(tensors[f"{split}_labels"], official.targets[index])
+
+
+def test_digits_are_those_of_scikit_learn(prepared):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    _, tensors = prepared("digits")
+    for split in SPLITS:
+        index = tensors[f"{split}_index"].numpy()
+        grey = tensors[f"{split}_images"][:, 0].numpy().astype(float)
+        assert np.abs(grey / 255 - digits.images[index] / 16).max() <= 1 / 510
+        assert np.array_equal(tensors[f"{split}_labels"].numpy(), digits.target[index])
+    assert tensors["train_images"].unique().tolist() == [
+        *(0, 16, 32, 48, 64, 80, 96, 112, 128, 143, 159, 175, 191, 207, 223, 239, 255)
+    ]
+
+
+def test_toy_is_decoded_exactly(toy, mirror):
+    tensors = datasets.prepare(toy, mirror / "toy")
+    arrays = toy_arrays()
+    for split, prefix in {"train": "train", "validation": "train", "test": "t10k"}.items():
+        index = tensors[f"{split}_index"].numpy()
+        images = arrays[f"{prefix}-images-idx3-ubyte.gz"][index]
+        assert np.array_equal(tensors[f"{split}_images"][:, 0].numpy(), images)
+        labels = arrays[f"{prefix}-labels-idx1-ubyte.gz"][index]
+        assert np.array_equal(tensors[f"{split}_labels"].numpy(), labels)
+
+
+def test_prepare_refuses_missing_damaged_and_unexpected_files(toy, mirror, tmp_path):
+    with pytest.raises(DatasetError, match="fetch toy first"):
+        datasets.prepare(toy, tmp_path / "nowhere")
+    sizes = {"train": 9, "validation": 2, "test": 4}
+    other = Dataset("toy", toy.class_names, toy.files, (), sizes, toy.decode)
+    with pytest.raises(DatasetError, match=r"\(11, 28, 28\) and 11 labels, got \(12, 28, 28\)"):
+        datasets.prepare(other, mirror / "toy")
+    # Valid gzip and valid IDX, but not the official content: only the MD5 sum can tell.
+    (mirror / "toy" / IMAGES).write_bytes(idx(toy_arrays()[IMAGES][::-1]))
+    with pytest.raises(DatasetError, match="md5 mismatch"):
+        datasets.prepare(toy, mirror / "toy")
+
+
+# --- storing ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(toy, mirror, tmp_path):
+    tensors = datasets.prepare(toy, mirror / "toy")
+    path = tmp_path / "data" / "toy.safetensors"
+    datasets.save(tensors, path, datasets.describe(toy, tensors))
+    return path, tensors
+
+
+def test_save_and_load_round_trip(saved):
+    path, tensors = saved
+    for split in SPLITS:
+        images, labels, index = datasets.load(path, split)
+        assert images.dtype == torch.float32
+        assert images.max() <= 1
+        assert torch.equal((images * 255).round().byte(), tensors[f"{split}_images"])
+        assert torch.equal(images, tensors[f"{split}_images"] / 255)
+        assert torch.equal(labels, tensors[f"{split}_labels"])
+        assert torch.equal(index, tensors[f"{split}_index"])
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_the_file_says_what_it_holds(saved):
+    import safetensors
+
+    path, tensors = saved
+    with safetensors.safe_open(path, framework="pt") as file:
+        provenance = json.loads(file.metadata()["provenance"])
+    assert provenance["dataset"] == "toy"
+    assert provenance["sizes"] == {"train": 9, "validation": 3, "test": 4}
+    assert provenance["split_seed"] == datasets.SPLIT_SEED
+    for split in SPLITS:
+        content = tensors[f"{split}_images"].numpy().tobytes()
+        content += tensors[f"{split}_labels"].numpy().tobytes()
+        assert provenance["sha256"][split] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_failed_save_keeps_the_old_file_and_leaves_nothing_else(saved, monkeypatch):
+    path, tensors = saved
+    before = path.read_bytes()
+
+    def fail_half_way(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", fail_half_way)
+    with pytest.raises(OSError, match="disk full"):
+        datasets.save({"train_images": tensors["train_images"]}, path, {})
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("keep", [0, 7, 300, -1])
+def test_a_truncated_file_is_an_error_with_a_remedy(saved, keep):
+    path, _ = saved
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DatasetError, match="delete the file and run snakemake again"):
+        datasets.load(path, "train")
+
+
+def test_load_errors_say_what_to_do(saved, tmp_path):
+    path, _ = saved
+    with pytest.raises(DatasetError, match="run snakemake"):
+        datasets.load(tmp_path / "missing.safetensors", "train")
+    with pytest.raises(DatasetError, match="train, validation, test, got 'dev'"):
+        datasets.load(path, "dev")
+    datasets.save({"weight": torch.zeros(3)}, path, {})
+    with pytest.raises(DatasetError, match="delete the file"):
+        datasets.load(path, "train")
+
+
+# --- the script ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_script(monkeypatch, tmp_path, toy, capsys):
+    """Run prepare_dataset.py in `tmp_path` with toy registered; gives status, stdout, stderr."""
+    monkeypatch.setitem(DATASETS, "toy", toy)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["prepare_dataset.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            runpy.run_path(
+                str(REPOSITORY / "workflow/scripts/prepare_dataset.py"), run_name="__main__"
+            )
+        return exit_.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_script_writes_equal_bytes_wherever_the_files_came_from(
+    run_script, serve, mirror, tmp_path
+):
+    status, stdout, _ = run_script("--dataset", "toy", "--mirror", "no/such", mirror)
+    assert status == 0
+    assert f"toy/{IMAGES}: md5 verified, from {mirror}" in stdout
+    assert "9 train, 3 validation, 4 test images" in stdout
+
+    url = serve("good").url.removesuffix("toy/")
+    there = tmp_path / "there"
+    paths = ["--raw", there, "--output", there / "t.safetensors", "--provenance", there / "t.json"]
+    assert run_script("--dataset", "toy", "--mirror", "", "--mirror", url, *paths)[0] == 0
+
+    assert (there / "t.safetensors").read_bytes() == Path("data/toy.safetensors").read_bytes()
+    records = [json.loads(file.read_text()) for file in (Path("data/toy.json"), there / "t.json")]
+    assert [record.pop("sources")[IMAGES] for record in records] == [str(mirror), f"{url}toy/"]
+    assert records[0] == records[1]
+
+
+def test_the_script_needs_no_mirror_for_digits(run_script):
+    status, stdout, _ = run_script("--dataset", "digits", "--mirror")
+    assert status == 0
+    assert "1197 train, 200 validation, 400 test images" in stdout
+    assert datasets.load(Path("data/digits.safetensors"), "test").images.shape == (400, 1, 8, 8)
+
+
+def test_the_script_reports_errors_without_a_traceback(run_script, tmp_path):
+    status, stdout, stderr = run_script("--dataset", "toy", "--mirror", "no/such")
+    assert (status, stdout) == (1, "")
+    assert stderr.startswith(f"error: cannot get {IMAGES} of toy")
+    assert f"no/such: no such folder: {tmp_path / 'no/such'}" in stderr
+    assert "Traceback" not in stderr
+    assert not list(Path("data").glob("*.*"))

@@ -1,0 +1,29 @@
+rule attack:
+    input:
+        script="workflow/scripts/attack.py",
+        library=modules("attack"),
+        data="data/{dataset}.safetensors",
+        model=f"{RESULTS}/{CELL}/model.safetensors",
+        training=f"{RESULTS}/{CELL}/training.json",
+    output:
+        images=f"{RESULTS}/{CELL}/images.parquet",
+        evaluation=f"{RESULTS}/{CELL}/evaluation.json",
+        examples=f"{RESULTS}/{CELL}/examples.safetensors",
+    log:
+        f"{LOGS}/attack/{CELL}.log",
+    benchmark:
+        f"{RESULTS}/{CELL}/attack.benchmark.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=120,
+        gpu=1 if config["device"] == "cuda" else 0,
+    params:
+        settings=attack_settings,
+    shell:
+        "python {input.script} --settings {params.settings:q} --data {input.data} "
+        "--model {input.model} --training {input.training} --device {config[device]} "
+        "--threads {threads} --images {output.images} --evaluation {output.evaluation} "
+        "--examples {output.examples} > {log} 2>&1"

@@ -1,0 +1,69 @@
+TABLES = [
+    f"{REPORT}/tables/{name}"
+    for name in (
+        "cells.csv",
+        "robustness.csv",
+        "curves.csv",
+        "summary.csv",
+        "summary.md",
+    )
+]
+
+
+rule collect:
+    input:
+        script="workflow/scripts/collect.py",
+        library=modules("collect"),
+        training=cells(f"{RESULTS}/{CELL}/training.json"),
+        evaluation=cells(f"{RESULTS}/{CELL}/evaluation.json"),
+        curves=cells(f"{RESULTS}/{CELL}/curve.csv"),
+        images=cells(f"{RESULTS}/{CELL}/images.parquet"),
+    output:
+        cells=report(
+            f"{REPORT}/tables/cells.csv",
+            caption="../report/cells.rst",
+            category="Tables",
+            labels={"table": "cells"},
+        ),
+        robustness=report(
+            f"{REPORT}/tables/robustness.csv",
+            caption="../report/robustness_table.rst",
+            category="Tables",
+            labels={"table": "robust accuracy"},
+        ),
+        curves=f"{REPORT}/tables/curves.csv",
+    log:
+        f"{LOGS}/collect.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        "python {input.script} --training {input.training} --cells {output.cells} "
+        "--robustness {output.robustness} --curves {output.curves} > {log} 2>&1"
+
+
+rule summarize:
+    input:
+        script="workflow/scripts/summarize.py",
+        library=modules("summarize"),
+        cells=f"{REPORT}/tables/cells.csv",
+        robustness=f"{REPORT}/tables/robustness.csv",
+    output:
+        csv=report(
+            f"{REPORT}/tables/summary.csv",
+            caption="../report/summary.rst",
+            category="Tables",
+            labels={"table": "summary"},
+        ),
+        markdown=f"{REPORT}/tables/summary.md",
+    log:
+        f"{LOGS}/summarize.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        headline=headline_settings,
+    shell:
+        "python {input.script} --cells {input.cells} --robustness {input.robustness} "
+        "--headline {params.headline:q} --csv {output.csv} --markdown {output.markdown} "
+        "> {log} 2>&1"

@@ -1,0 +1,126 @@
+# Configuration, cells, and which library modules each script depends on.
+
+import json
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.current_basedir).parent))
+
+from validation import ConfigError, validate
+
+try:
+    validate(config)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+# The scripts import the library of this checkout, also where it is not installed (--sdm conda).
+shell.prefix("set -euo pipefail; export PYTHONPATH=src; ")
+
+RESULTS = f"results/{config['name']}"
+REPORT = f"reports/{config['name']}"
+LOGS = f"logs/{config['name']}"
+CELL = "{dataset}/{regularizer}/lam~{lam}/seed~{seed}"
+
+DATASETS = {entry["name"]: entry for entry in config["datasets"]}
+REGULARIZERS = {entry["name"]: entry for entry in config["regularizers"]}
+
+# One canonical text per weight: it names the files and is converted back in one place, below.
+LAM = {
+    name: {f"{lam:g}": lam for lam in entry["lam"]}
+    for name, entry in REGULARIZERS.items()
+}
+
+
+wildcard_constraints:
+    dataset="|".join(DATASETS),
+    regularizer="|".join(REGULARIZERS),
+    lam="|".join(sorted({text for texts in LAM.values() for text in texts})).replace(
+        ".", r"\."
+    ),
+    seed="|".join(str(seed) for seed in config["seeds"]),
+
+
+# What each script imports from src/input_hessian (a test compares this with what really happens).
+# Files, not the package: editing a figure never retrains, editing the core always does.
+MODULES = {
+    "prepare_dataset": ["datasets", "errors", "files"],
+    "train": [
+        "curvature",
+        "datasets",
+        "errors",
+        "files",
+        "models",
+        "provenance",
+        "regularizers",
+        "training",
+    ],
+    "attack": [
+        "attacks",
+        "curvature",
+        "datasets",
+        "errors",
+        "files",
+        "models",
+        "provenance",
+        "regularizers",
+        "training",
+    ],
+    "collect": ["errors", "files", "results"],
+    "summarize": ["errors", "files", "results"],
+    "plot_robustness": ["results"],
+    "plot_pareto": ["results"],
+    "plot_cost": ["results"],
+    "plot_learning_curves": ["results"],
+    "plot_examples": ["datasets", "errors"],
+}
+
+
+def modules(script):
+    """Library files that a script depends on."""
+    names = ["__init__", *MODULES[script]]
+    return [f"src/input_hessian/{name}.py" for name in names]
+
+
+def cells(pattern, dataset=None):
+    """Paths of a pattern for every cell of the configuration, or of one dataset."""
+    return [
+        pattern.format(dataset=name, regularizer=regularizer, lam=lam, seed=seed)
+        for name in ([dataset] if dataset else DATASETS)
+        for regularizer in REGULARIZERS
+        for lam in LAM[regularizer]
+        for seed in config["seeds"]
+    ]
+
+
+def cell_settings(wildcards):
+    """Everything that a cell's training depends on, as JSON."""
+    entry = dict(REGULARIZERS[wildcards.regularizer])
+    entry.pop("name")
+    entry["lam"] = LAM[wildcards.regularizer][wildcards.lam]
+    return json.dumps(
+        {
+            "cell": {
+                "dataset": wildcards.dataset,
+                "regularizer": wildcards.regularizer,
+                "lam": entry["lam"],
+                "seed": int(wildcards.seed),
+            },
+            "model": config["model"],
+            "regularizer": entry,
+            "training": config["training"],
+        }
+    )
+
+
+def attack_settings(wildcards):
+    """Everything that a cell's evaluation depends on beside the trained network, as JSON."""
+    return json.dumps(
+        config["evaluation"] | {"epsilons": DATASETS[wildcards.dataset]["epsilons"]}
+    )
+
+
+def headline_settings(wildcards):
+    """The radii of the summary table and of the Pareto figure, per dataset and norm, as JSON."""
+    return json.dumps({name: entry["headline"] for name, entry in DATASETS.items()})

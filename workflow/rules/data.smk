@@ -1,0 +1,18 @@
+rule prepare_dataset:
+    input:
+        script="workflow/scripts/prepare_dataset.py",
+        library=modules("prepare_dataset"),
+    output:
+        data="data/{dataset}.safetensors",
+        provenance="data/{dataset}.json",
+    log:
+        f"{LOGS}/prepare_dataset/{{dataset}}.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        raw="data/raw/{dataset}",
+    shell:
+        "python {input.script} --dataset {wildcards.dataset} --mirror {config[mirror]:q} "
+        "--raw {params.raw} --output {output.data} --provenance {output.provenance} "
+        "> {log} 2>&1"

@@ -1,0 +1,151 @@
+FIGURES = [
+    *(f"{REPORT}/figures/robustness_{dataset}.{{suffix}}" for dataset in DATASETS),
+    f"{REPORT}/figures/pareto.{{suffix}}",
+    f"{REPORT}/figures/cost.{{suffix}}",
+    *(f"{REPORT}/figures/learning_curves_{dataset}.{{suffix}}" for dataset in DATASETS),
+    *(
+        f"{REPORT}/figures/examples_{dataset}_{norm}.{{suffix}}"
+        for dataset in DATASETS
+        for norm in ("linf", "l2")
+    ),
+]
+FIGURES = [path.format(suffix=suffix) for path in FIGURES for suffix in ("png", "pdf")]
+
+# Redrawn when a script, the shared style or the data change.
+STYLE = ["workflow/scripts/plotting.py", "workflow/scripts/style.mplstyle"]
+
+
+def shown_cells(wildcards):
+    """One cell per regularizer for the panel of examples: the middle weight, the first seed."""
+    return [
+        f"{RESULTS}/{wildcards.dataset}/{name}/lam~{list(lams)[len(lams) // 2]}"
+        f"/seed~{config['seeds'][0]}/examples.safetensors"
+        for name, lams in LAM.items()
+    ]
+
+
+rule plot_robustness:
+    input:
+        script="workflow/scripts/plot_robustness.py",
+        style=STYLE,
+        library=modules("plot_robustness"),
+        robustness=f"{REPORT}/tables/robustness.csv",
+    output:
+        pdf=f"{REPORT}/figures/robustness_{{dataset}}.pdf",
+        png=report(
+            f"{REPORT}/figures/robustness_{{dataset}}.png",
+            caption="../report/robustness.rst",
+            category="Robust accuracy",
+            labels={
+                "figure": "robust accuracy against epsilon",
+                "dataset": "{dataset}",
+            },
+        ),
+    log:
+        f"{LOGS}/plot_robustness/{{dataset}}.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        "python {input.script} --robustness {input.robustness} --dataset {wildcards.dataset} "
+        "--output {output} > {log} 2>&1"
+
+
+rule plot_pareto:
+    input:
+        script="workflow/scripts/plot_pareto.py",
+        style=STYLE,
+        library=modules("plot_pareto"),
+        cells=f"{REPORT}/tables/cells.csv",
+        robustness=f"{REPORT}/tables/robustness.csv",
+    output:
+        pdf=f"{REPORT}/figures/pareto.pdf",
+        png=report(
+            f"{REPORT}/figures/pareto.png",
+            caption="../report/pareto.rst",
+            category="Robust accuracy",
+            labels={"figure": "clean against robust accuracy", "dataset": "all"},
+        ),
+    log:
+        f"{LOGS}/plot_pareto.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        headline=headline_settings,
+    shell:
+        "python {input.script} --cells {input.cells} --robustness {input.robustness} "
+        "--headline {params.headline:q} --output {output} > {log} 2>&1"
+
+
+rule plot_cost:
+    input:
+        script="workflow/scripts/plot_cost.py",
+        style=STYLE,
+        library=modules("plot_cost"),
+        cells=f"{REPORT}/tables/cells.csv",
+    output:
+        pdf=f"{REPORT}/figures/cost.pdf",
+        png=report(
+            f"{REPORT}/figures/cost.png",
+            caption="../report/cost.rst",
+            category="Training",
+            labels={"figure": "cost of a training step", "dataset": "all"},
+        ),
+    log:
+        f"{LOGS}/plot_cost.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        "python {input.script} --cells {input.cells} --output {output} > {log} 2>&1"
+
+
+rule plot_learning_curves:
+    input:
+        script="workflow/scripts/plot_learning_curves.py",
+        style=STYLE,
+        library=modules("plot_learning_curves"),
+        curves=f"{REPORT}/tables/curves.csv",
+    output:
+        pdf=f"{REPORT}/figures/learning_curves_{{dataset}}.pdf",
+        png=report(
+            f"{REPORT}/figures/learning_curves_{{dataset}}.png",
+            caption="../report/learning_curves.rst",
+            category="Training",
+            labels={"figure": "learning curves", "dataset": "{dataset}"},
+        ),
+    log:
+        f"{LOGS}/plot_learning_curves/{{dataset}}.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        "python {input.script} --curves {input.curves} --dataset {wildcards.dataset} "
+        "--output {output} > {log} 2>&1"
+
+
+rule plot_examples:
+    input:
+        script="workflow/scripts/plot_examples.py",
+        style=STYLE,
+        library=modules("plot_examples"),
+        examples=shown_cells,
+    output:
+        pdf=f"{REPORT}/figures/examples_{{dataset}}_{{norm}}.pdf",
+        png=report(
+            f"{REPORT}/figures/examples_{{dataset}}_{{norm}}.png",
+            caption="../report/examples.rst",
+            category="Adversarial examples",
+            labels={"figure": "examples, {norm}", "dataset": "{dataset}"},
+        ),
+    log:
+        f"{LOGS}/plot_examples/{{dataset}}_{{norm}}.log",
+    wildcard_constraints:
+        norm="linf|l2",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        "python {input.script} --dataset {wildcards.dataset} --norm {wildcards.norm} "
+        "--examples {input.examples} --output {output} > {log} 2>&1"

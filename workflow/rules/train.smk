@@ -1,0 +1,27 @@
+rule train:
+    input:
+        script="workflow/scripts/train.py",
+        library=modules("train"),
+        data="data/{dataset}.safetensors",
+    output:
+        model=f"{RESULTS}/{CELL}/model.safetensors",
+        training=f"{RESULTS}/{CELL}/training.json",
+        curve=f"{RESULTS}/{CELL}/curve.csv",
+    log:
+        f"{LOGS}/train/{CELL}.log",
+    benchmark:
+        f"{RESULTS}/{CELL}/train.benchmark.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=120,
+        gpu=1 if config["device"] == "cuda" else 0,
+    params:
+        settings=cell_settings,
+    shell:
+        "python {input.script} --settings {params.settings:q} --data {input.data} "
+        "--library {input.library} --device {config[device]} --threads {threads} "
+        "--model {output.model} --training {output.training} --curve {output.curve} "
+        "> {log} 2>&1"

@@ -1,0 +1,66 @@
+"""Gather every cell's records into three tidy tables."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from input_hessian.errors import run
+from input_hessian.files import write_atomically
+from input_hessian.results import CELL, robust_accuracy, worst_case
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--training", type=Path, nargs="+", required=True, help="training.json files"
+    )
+    parser.add_argument("--cells", type=Path, required=True, help="output: one row per cell")
+    parser.add_argument("--robustness", type=Path, required=True, help="output: a row per attack")
+    parser.add_argument("--curves", type=Path, required=True, help="output: one row per epoch")
+    args = parser.parse_args()
+
+    cells, robustness, curves = [], [], []
+    for path in args.training:
+        training = json.loads(path.read_text())
+        evaluation = json.loads(path.with_name("evaluation.json").read_text())
+        identity = {key: training[key] for key in CELL}
+        training.pop("settings")
+        evaluation.pop("evaluated_with")
+        cells.append(training | evaluation)
+        curves.append(pd.read_csv(path.with_name("curve.csv")).assign(**identity))
+        images = pd.read_parquet(path.with_name("images.parquet"))
+        if images.empty:  # the cell diverged: its status says so in the table of cells
+            continue
+        images = images[["index", "attack", "norm", "epsilon", "robust"]]
+        table = robust_accuracy(pd.concat([images, worst_case(images)]))
+        robustness.append(table.assign(**identity))
+
+    def write(tables, path):
+        """Write the concatenation as CSV, cell columns first."""
+        table = pd.concat(tables, ignore_index=True)
+        table = table[[*CELL, *(column for column in table.columns if column not in CELL)]]
+        write_atomically(path, table.to_csv(index=False))
+
+    empty = pd.DataFrame(
+        columns=[
+            *CELL,
+            "attack",
+            "norm",
+            "epsilon",
+            "n",
+            "robust",
+            "robust_accuracy",
+            "low",
+            "high",
+        ]
+    )
+    write([pd.DataFrame(cells)], args.cells)
+    write(robustness or [empty], args.robustness)
+    write(curves, args.curves)
+
+
+if __name__ == "__main__":
+    run(main)

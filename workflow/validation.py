@@ -1,0 +1,120 @@
+"""Check a configuration; say what is wrong in the terms of the YAML file that the user edits."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+SCHEMA = Path(__file__).parent / "schemas" / "config.schema.yaml"
+TYPES = {
+    "array": "a list",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "object": "a mapping (indented key: value lines)",
+    "string": "a text",
+}
+
+
+class ConfigError(ValueError):
+    """The configuration is not usable; the message names every problem."""
+
+
+def validate(config: dict[str, Any]) -> None:
+    """Raise :class:`ConfigError` naming every key that is wrong, its value and what is allowed."""
+    schema = yaml.safe_load(SCHEMA.read_text())
+    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda e: list(e.path))
+    problems = [_explain(error, schema) for error in errors] or list(_inconsistencies(config))
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise ConfigError(f"the configuration has {len(problems)} problem(s):\n{listed}")
+
+
+def _explain(error: ValidationError, schema: dict[str, Any]) -> str:
+    where = _name(error.absolute_path)
+    value = error.instance
+    got = f"got {json.dumps(value, default=str)}"
+    match error.validator:
+        case "additionalProperties":
+            known = list(error.schema["properties"])
+            unknown = [key for key in value if key not in known]
+            hints = [_closest(key, known) for key in unknown]
+            keys = ", ".join(f"{key!r}{hint}" for key, hint in zip(unknown, hints, strict=True))
+            return f"{where}: unknown key {keys}; allowed are {', '.join(known)}"
+        case "required":
+            missing = [key for key in error.validator_value if key not in value]
+            return f"{where}: missing {', '.join(missing)}; add the line `{missing[0]}: ...`"
+        case "enum":
+            allowed = [str(choice) for choice in error.validator_value]
+            return f"{where}: {got}, expected one of {', '.join(allowed)}{_closest(value, allowed)}"
+        case "const":
+            return f"{where}: {got}, expected {json.dumps(error.validator_value)}"
+        case "type":
+            return f"{where}: {got}, expected {TYPES[error.validator_value]}{_number_hint(value)}"
+        case "minItems":
+            return f"{where}: the list is empty, expected at least one entry"
+        case "uniqueItems":
+            return f"{where}: {got}, expected no entry twice"
+        case "minimum":
+            return f"{where}: {got}, expected at least {error.validator_value}"
+        case "exclusiveMinimum":
+            return f"{where}: {got}, expected a number greater than {error.validator_value}"
+        case "pattern":
+            return f"{where}: {got}, expected lower-case letters, digits, '-' and '_' (a path part)"
+        case None:  # a `false` schema: the key has no meaning here
+            return f"{where}: has no meaning beside the other keys here; delete the line"
+        case _:
+            return f"{where}: {error.message}"
+
+
+def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
+    """Yield what a schema cannot express; ``config`` satisfies the schema."""
+    for key in ("datasets", "regularizers"):
+        names = [entry["name"] for entry in config[key]]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"{key}: the name {name!r} is given {names.count(name)} times, expected once"
+    for i, dataset in enumerate(config["datasets"]):
+        for norm, radii in dataset["epsilons"].items():
+            if radii != sorted(radii):
+                yield (
+                    f"datasets[{i}].epsilons.{norm}: got {radii}, expected increasing order; "
+                    f"write {norm}: {sorted(radii)}"
+                )
+        for norm, radii in dataset["headline"].items():
+            for radius in radii:
+                if radius not in dataset["epsilons"][norm]:
+                    yield (
+                        f"datasets[{i}].headline.{norm}: got {radius}, expected values of "
+                        f"epsilons.{norm}, {dataset['epsilons'][norm]}"
+                    )
+    attacked = {attack["norm"] for attack in config["evaluation"]["attacks"]}
+    for norm in ("linf", "l2"):
+        if norm not in attacked:
+            yield f"evaluation.attacks: no attack has norm {norm}, expected at least one"
+
+
+def _name(path) -> str:
+    name = ""
+    for part in path:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
+    return name or "top level"
+
+
+def _closest(value: Any, allowed: list[str]) -> str:
+    matches = difflib.get_close_matches(str(value), allowed, n=1)
+    return f" (did you mean {matches[0]}?)" if matches else ""
+
+
+def _number_hint(value: Any) -> str:
+    """YAML 1.1 reads 1e-3 as a text: show the number as it has to be written."""
+    try:
+        return f"; without quotes and exponent: {float(value):.12f}".rstrip("0").rstrip(".")
+    except (TypeError, ValueError):
+        return ""
