@@ -68,8 +68,9 @@ def _explain(error: ValidationError, schema: dict[str, Any]) -> str:
             return f"{where}: {got}, expected a number greater than {error.validator_value}"
         case "pattern":
             return f"{where}: {got}, expected lower-case letters, digits, '-' and '_' (a path part)"
-        case None:  # a `false` schema: the key has no meaning here
-            return f"{where}: has no meaning beside the other keys here; delete the line"
+        case "not":
+            (key,) = error.validator_value["required"]
+            return f"{where}: {key} has no meaning beside the other keys here; delete the line"
         case _:
             return f"{where}: {error.message}"
 

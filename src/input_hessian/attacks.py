@@ -114,11 +114,13 @@ def run_attack(
         raise ValueError(
             f"attack: expected one of {', '.join(ATTACKS)} with norm linf or l2, got {settings}"
         )
-    if not all(low < high for low, high in zip([0, *epsilons], epsilons, strict=False)):
+    if not epsilons or not all(
+        low < high for low, high in zip([0, *epsilons], epsilons, strict=False)
+    ):
         raise ValueError(f"epsilons: expected increasing numbers above 0, got {list(epsilons)}")
     attack = ATTACKS[settings.attack](settings)
     standing = predict(model, images).argmax(1) == labels
-    found = torch.where(standing, math.inf, 0.0)
+    found = torch.where(standing, math.inf, 0.0).double()
     adversarial = images.clone()
     robust = []
     with torch.random.fork_rng():
@@ -151,7 +153,7 @@ def _attack_batch(attack, model, images, labels, epsilon) -> Tensor:
 def _verified(model, images, labels, candidates, norm, epsilon) -> Tensor:
     """Return which candidates the network gets wrong, after checking ball and pixel range."""
     distance = perturbation_norm(images, candidates, norm)
-    if (distance > epsilon + ROUNDING).any():
+    if not (distance <= epsilon + ROUNDING).all():  # also refuses NaN
         raise AttackError(
             f"{norm} attack at epsilon {epsilon} returned a perturbation of {distance.max():.6g}"
         )

@@ -73,7 +73,7 @@ MODULES = {
     "plot_pareto": ["results"],
     "plot_cost": ["results"],
     "plot_learning_curves": ["results"],
-    "plot_examples": ["datasets", "errors"],
+    "plot_examples": ["datasets", "errors", "files"],
 }
 
 

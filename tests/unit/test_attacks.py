@@ -1,0 +1,157 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from input_hessian import attacks
+from input_hessian.attacks import AttackError, AttackSettings, perturbation_norm, run_attack
+
+FGSM = {norm: AttackSettings("fgsm", norm) for norm in ("linf", "l2")}
+PGD = {norm: AttackSettings("pgd", norm, steps=40, restarts=1) for norm in ("linf", "l2")}
+DUAL = {"linf": 1, "l2": 2}  # the norm of the weights that measures a perturbation of that norm
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """A linear two-class network and images far from the pixel bounds: radii in closed form."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).eval().requires_grad_(False)
+    images = 0.5 + 0.1 * (torch.rand(60, 1, 4, 4) - 0.5)
+    logits = model(images)
+    model[1].bias[0] += (logits[:, 1] - logits[:, 0]).median()  # about half of each class
+    labels = model(images).argmax(1)
+    labels[:5] = 1 - labels[:5]  # five images are wrong from the start
+    return model, images, labels
+
+
+def radius(model, images, labels, norm):
+    """``|margin| / ||w_1 - w_0||_dual``, 0 where the label is wrong already."""
+    logits = model(images)
+    margin = logits.gather(1, labels[:, None]).squeeze(1)
+    margin = margin - logits.gather(1, 1 - labels[:, None]).squeeze(1)
+    weights = model[1].weight[1] - model[1].weight[0]
+    return margin.clamp_min(0) / torch.linalg.vector_norm(weights, ord=DUAL[norm])
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("settings", [FGSM, PGD], ids=["fgsm", "pgd"])
+def test_linear_network_breaks_at_its_closed_form_radius(linear, settings, norm):
+    exact = radius(*linear, norm)
+    epsilons = torch.linspace(0.1, 1.2, 8) * exact.max()
+    record = run_attack(*linear, settings[norm], epsilons.tolist(), seed=0)
+    for epsilon, robust in zip(epsilons, record.robust, strict=True):
+        # Forty steps of eps/16 turn a random start to within a few degrees of the normal.
+        clear = (epsilon / exact - 1).abs() > 0.04
+        assert torch.equal(robust[clear], (exact > epsilon)[clear])
+    assert not record.robust[-1].any()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_record_is_monotone_and_its_examples_are_what_they_claim(linear, norm):
+    model, images, labels = linear
+    epsilons = [0.01, 0.03, 0.1]
+    record = run_attack(model, images, labels, PGD[norm], epsilons, seed=0)
+    assert (record.robust[1:] <= record.robust[:-1]).all()
+    assert not record.robust[:, :5].any()
+    assert (record.epsilon_found[:5] == 0).all()
+    assert torch.equal(record.adversarial[:5], images[:5])
+    for i, epsilon in enumerate(record.epsilon_found.tolist()):
+        verdict = model(record.adversarial[i : i + 1]).argmax(1)
+        assert (verdict == labels[i]) == math.isinf(epsilon)
+        distance = perturbation_norm(images[i : i + 1], record.adversarial[i : i + 1], norm).item()
+        assert distance <= (0 if math.isinf(epsilon) else epsilon + attacks.ROUNDING)
+        if 0 < epsilon < math.inf:
+            assert record.robust[:, i].tolist() == [e < epsilon for e in epsilons]
+
+
+def test_perturbation_norm():
+    images = torch.zeros(2, 1, 2, 2)
+    moved = torch.tensor([[3.0, -4, 0, 0], [0, 0, 0, 2]]).reshape(2, 1, 2, 2)
+    assert perturbation_norm(images, moved, "l2").tolist() == [5, 2]
+    assert perturbation_norm(images, moved, "linf").tolist() == [4, 2]
+
+
+def test_same_seed_same_record_and_global_random_state_stays(linear):
+    state = torch.get_rng_state()
+    first = run_attack(*linear, PGD["l2"], [0.02, 0.05], seed=5)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    again = run_attack(*linear, PGD["l2"], [0.02, 0.05], seed=5)
+    other = run_attack(*linear, PGD["l2"], [0.02, 0.05], seed=6)
+    assert torch.equal(first.adversarial, again.adversarial)
+    assert not torch.equal(first.adversarial, other.adversarial)
+
+
+class FakeAttack:
+    """Stands for foolbox; records how many images it is given, and answers as told."""
+
+    def __init__(self, answer):
+        self.answer, self.sizes = answer, []
+
+    def __call__(self, model, images, criterion, *, epsilons):
+        self.sizes.append(len(images))
+        moved = self.answer(images, epsilons)
+        return moved, moved, torch.ones(len(images), dtype=torch.bool)  # always claims success
+
+
+def use(monkeypatch, answer):
+    fake = FakeAttack(answer)
+    monkeypatch.setitem(attacks.ATTACKS, "pgd", lambda settings: fake)
+    return fake
+
+
+def test_only_what_stands_is_attacked_again(linear, monkeypatch):
+    model, *_ = linear
+    exact = radius(*linear, "l2")
+    weights = (model[1].weight[1] - model[1].weight[0]).reshape(1, 1, 4, 4)
+    direction = weights / weights.norm()
+
+    def shortest(batch, epsilon):
+        towards = 1 - 2 * model(batch).argmax(1).float()
+        return batch + epsilon * direction * towards[:, None, None, None]
+
+    fake = use(monkeypatch, shortest)
+    between = exact.sort().values[30:32].mean().item()  # clear of every radius
+    epsilons = [between, 1.1 * exact.max().item(), 2 * exact.max().item()]
+    run_attack(
+        *linear, AttackSettings("pgd", "l2", 1, restarts=2), epsilons, seed=0, batch_size=500
+    )
+    left = int((exact > epsilons[0]).sum())
+    # 55 correct images; those left after the first epsilon are tried in its restart and once at the
+    # second; at the third nothing stands.
+    assert fake.sizes == [55, left, left]
+
+
+def test_an_attack_is_not_believed(linear, monkeypatch):
+    use(monkeypatch, lambda images, epsilon: images.clone())
+    record = run_attack(*linear, PGD["l2"], [0.1], seed=0)
+    assert record.robust.sum() == 55  # "success" without a wrong prediction does not count
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda images, epsilon: images + 1.01 * epsilon, "returned a perturbation of 0.101"),
+        (lambda images, epsilon: images.clamp_max(-0.01), "outside"),
+        (lambda images, epsilon: images * float("nan"), "returned"),
+    ],
+    ids=["ball", "pixels", "nan"],
+)
+def test_images_outside_ball_or_pixel_range_are_an_error(linear, monkeypatch, answer, message):
+    use(monkeypatch, answer)
+    epsilon = 0.1 if message.startswith("returned a") else 1.0
+    with pytest.raises(AttackError, match=message):
+        run_attack(*linear, PGD["linf"], [epsilon], seed=0)
+
+
+@pytest.mark.parametrize("epsilons", [[], [0.0, 0.1], [0.2, 0.1], [0.1, 0.1], [-0.1]])
+def test_epsilons_must_increase_from_above_zero(linear, epsilons):
+    with pytest.raises(ValueError, match="increasing numbers above 0"):
+        run_attack(*linear, FGSM["l2"], epsilons, seed=0)
+
+
+def test_unknown_attack_or_norm(linear):
+    for settings in (AttackSettings("cw", "l2"), AttackSettings("fgsm", "l1")):
+        with pytest.raises(ValueError, match="expected one of fgsm, pgd with norm linf or l2"):
+            run_attack(*linear, settings, [0.1], seed=0)

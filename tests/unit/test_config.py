@@ -1,0 +1,169 @@
+"""The three configurations, the schema and the registries agree; bad input is explained."""
+
+import copy
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from input_hessian import attacks, curvature, datasets, models, regularizers
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "workflow"))
+
+from validation import SCHEMA, ConfigError, validate  # noqa: E402
+
+CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
+schema = yaml.safe_load(SCHEMA.read_text())
+
+
+@pytest.fixture
+def config():
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_configuration_is_valid(path):
+    validate(yaml.safe_load(path.read_text()))
+
+
+def test_names_of_configurations_differ():
+    names = [yaml.safe_load(path.read_text())["name"] for path in CONFIGS]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_schema_offers_exactly_what_the_library_has():
+    properties = schema["properties"]
+    model = properties["model"]["properties"]
+    entry = properties["regularizers"]["items"]["properties"]
+    attack = properties["evaluation"]["properties"]["attacks"]["items"]["properties"]
+    estimator = schema["$defs"]["estimator"]["properties"]
+    assert set(entry["penalty"]["enum"]) == set(regularizers.REGULARIZERS)
+    assert set(model["architecture"]["enum"]) == set(models.ARCHITECTURES)
+    assert set(model["activation"]["enum"]) == set(models.ACTIVATIONS)
+    assert set(attack["attack"]["enum"]) == set(attacks.ATTACKS)
+    assert set(properties["datasets"]["items"]["properties"]["name"]["enum"]) == set(
+        datasets.DATASETS
+    )
+    assert set(estimator["method"]["enum"]) == set(curvature.METHODS)
+
+
+def test_every_regularizer_of_every_configuration_can_be_built():
+    for path in CONFIGS:
+        for entry in yaml.safe_load(path.read_text())["regularizers"]:
+            for lam in entry["lam"]:
+                options = {k: v for k, v in entry.items() if k not in ("name", "lam")}
+                regularizers.build(lam=lam, **options)
+
+
+def test_every_key_of_the_full_configuration_is_explained():
+    explained = set()
+    for line in (ROOT / "config.yaml").read_text().splitlines():
+        if match := re.match(r"^[\s-]*([a-z0-9_]+):.*#", line):
+            explained.add(match[1])
+    everywhere = set(schema["properties"]) | set(schema["properties"]["model"]["properties"])
+    everywhere |= set(schema["properties"]["training"]["properties"])
+    everywhere -= {"model", "training", "evaluation", "datasets"}  # their parts are explained
+    assert everywhere <= explained
+
+
+def change(config, path, value):
+    *parents, last = path
+    for key in parents:
+        config = config[key]
+    config[last] = value
+
+
+CASES = {
+    "unknown key": (["lamda"], [1], ["top level: unknown key 'lamda'", "allowed are name, seeds"]),
+    "misspelt key": (
+        ["training", "epoch"],
+        3,
+        ["training: unknown key 'epoch' (did you mean epochs?)"],
+    ),
+    "unknown regularizer": (
+        ["regularizers", 1, "penalty"],
+        "gradiant",
+        ['regularizers[1].penalty: got "gradiant"', "none, gradient, hessian", "mean gradient?"],
+    ),
+    "lam as a text": (
+        ["regularizers", 1, "lam"],
+        ["1e-3"],
+        ['regularizers[1].lam[0]: got "1e-3"', "expected a number", "0.001"],
+    ),
+    "negative lam": (
+        ["regularizers", 2, "lam"],
+        [-1],
+        ["regularizers[2].lam[0]: got -1, expected a number greater than 0"],
+    ),
+    "weight of plain training": (
+        ["regularizers", 0, "lam"],
+        [1],
+        ["regularizers[0].lam: got [1], expected [0]"],
+    ),
+    "negative epsilon": (
+        ["datasets", 0, "epsilons", "linf"],
+        [-0.1],
+        ["datasets[0].epsilons.linf[0]: got -0.1, expected a number greater than 0"],
+    ),
+    "unsorted epsilons": (
+        ["datasets", 0, "epsilons", "l2"],
+        [2, 1],
+        ["datasets[0].epsilons.l2: got [2, 1], expected increasing order; write l2: [1, 2]"],
+    ),
+    "headline not attacked": (
+        ["datasets", 0, "headline", "l2"],
+        [1.25],
+        ["datasets[0].headline.l2: got 1.25, expected values of epsilons.l2"],
+    ),
+    "empty list": (["seeds"], [], ["seeds: the list is empty, expected at least one entry"]),
+    "seed twice": (["seeds"], [1, 1], ["seeds: got [1, 1], expected no entry twice"]),
+    "no mapping": (["model"], "cnn", ['model: got "cnn", expected a mapping']),
+    "fraction of an epoch": (["training", "epochs"], 1.5, ["got 1.5, expected a whole number"]),
+    "quoted truth": (
+        ["regularizers", 1, "squared"],
+        "no",
+        ['regularizers[1].squared: got "no", expected true or false'],
+    ),
+    "name that is no path": (["name"], "my run/1", ['name: got "my run/1", expected lower-case']),
+    "step size without ascent": (
+        ["regularizers", 2, "estimator", "step_size"],
+        1.0,
+        ["regularizers[2].estimator: step_size has no meaning", "delete the line"],
+    ),
+    "option of another attack": (
+        ["evaluation", "attacks", 0, "steps"],
+        3,
+        ["evaluation.attacks[0]: unknown key 'steps'; allowed are attack, norm"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_errors_name_key_value_and_what_is_allowed(config, case):
+    path, value, expected = CASES[case]
+    change(config, path, value)
+    with pytest.raises(ConfigError) as error:
+        validate(config)
+    for text in expected:
+        assert text in str(error.value)
+    assert str(error.value).count("\n  - ") == 1, "one mistake, one message"
+
+
+def test_missing_keys_and_repeated_names(config):
+    without = copy.deepcopy(config)
+    del without["regularizers"][2]["estimator"]
+    with pytest.raises(ConfigError, match=re.escape("regularizers[2]: missing estimator")):
+        validate(without)
+    config["regularizers"][1]["name"] = "hessian"
+    with pytest.raises(ConfigError, match="the name 'hessian' is given 2 times"):
+        validate(config)
+
+
+def test_all_problems_are_listed_at_once(config):
+    config["seeds"] = []
+    config["training"]["epochs"] = 0
+    with pytest.raises(ConfigError, match=r"2 problem\(s\)"):
+        validate(config)

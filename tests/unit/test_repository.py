@@ -1,0 +1,99 @@
+"""What one part of the repository says about another is true."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PINS = PROJECT["dependency-groups"]["pipeline"]
+
+
+def test_direct_dependencies_are_pinned_exactly():
+    for group in PROJECT["dependency-groups"].values():
+        assert all(re.fullmatch(r"[a-z0-9-]+(\[[a-z]+\])?==[0-9.]+", pin) for pin in group)
+
+
+def test_conda_environment_has_the_same_pins():
+    environment = yaml.safe_load((ROOT / "envs/pipeline.yaml").read_text())
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == PINS
+
+
+def test_hashed_requirements_have_the_same_pins():
+    text = (ROOT / "envs/requirements.txt").read_text()
+    locked = dict(re.findall(r"^([a-z0-9-]+)==([0-9a-z.+]+)", text, flags=re.MULTILINE))
+    for pin in PINS:
+        name, version = re.sub(r"\[.*\]", "", pin).split("==")
+        assert locked[name] == version
+    blocks = re.split(r"\n(?=\S)", text.strip())
+    assert all("--hash=sha256:" in block for block in blocks)
+
+
+def declared_modules():
+    source = (ROOT / "workflow/rules/common.smk").read_text()
+    return ast.literal_eval(re.search(r"^MODULES = (\{.*?^\})", source, re.DOTALL | re.M)[1])
+
+
+def imported_modules(path, found):
+    """Library modules that a file imports, directly or through others, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            module = ROOT / "src" / Path(*name.split(".")).with_suffix(".py")
+            if name.startswith("input_hessian.") and module.exists() and module.stem not in found:
+                found.add(module.stem)
+                imported_modules(module, found)
+    return found
+
+
+SCRIPTS = sorted(
+    path
+    for path in (ROOT / "workflow/scripts").glob("*.py")
+    if 'if __name__ == "__main__"' in path.read_text()
+)
+
+
+def test_every_script_is_listed():
+    assert {path.stem for path in SCRIPTS} == set(declared_modules())
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_rules_depend_on_the_modules_that_their_script_imports(script):
+    assert sorted(imported_modules(script, set())) == declared_modules()[script.stem]
+
+
+def test_library_does_not_know_snakemake():
+    for path in (ROOT / "src").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) snakemake", path.read_text(), re.MULTILINE)
+
+
+def test_every_rule_has_log_environment_and_script():
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            assert "    log:" in rule
+            assert "    conda:" in rule
+            assert "> {log} 2>&1" in rule
+
+
+def test_captions_exist():
+    for path in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]:
+        for caption in re.findall(r'"(?:\.\./|workflow/)(report/\w+\.rst)"', path.read_text()):
+            assert (ROOT / "workflow" / caption).read_text().strip()
+
+
+def test_no_data_model_or_registry_address_is_tracked():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.splitlines():
+        assert not name.endswith((".gz", ".safetensors", ".pt", "uv.lock"))
