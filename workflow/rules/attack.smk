@@ -22,8 +22,9 @@ rule attack:
         gpu=1 if config["device"] == "cuda" else 0,
     params:
         settings=attack_settings,
+        device=config["device"],
     shell:
         "python {input.script} --settings {params.settings:q} --data {input.data} "
-        "--model {input.model} --training {input.training} --device {config[device]} "
+        "--model {input.model} --training {input.training} --device {params.device} "
         "--threads {threads} --images {output.images} --evaluation {output.evaluation} "
         "--examples {output.examples} > {log} 2>&1"

@@ -124,3 +124,17 @@ def attack_settings(wildcards):
 def headline_settings(wildcards):
     """The radii of the summary table and of the Pareto figure, per dataset and norm, as JSON."""
     return json.dumps({name: entry["headline"] for name, entry in DATASETS.items()})
+
+
+def shown_cells(wildcards):
+    """One cell per regularizer for the panel of examples: the middle weight, the first seed."""
+    pattern = f"{RESULTS}/{CELL}/examples.safetensors"
+    return [
+        pattern.format(
+            dataset=wildcards.dataset,
+            regularizer=name,
+            lam=list(lams)[len(lams) // 2],
+            seed=config["seeds"][0],
+        )
+        for name, lams in LAM.items()
+    ]

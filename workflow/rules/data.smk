@@ -11,8 +11,9 @@ rule prepare_dataset:
     conda:
         "../../envs/pipeline.yaml"
     params:
+        mirror=config["mirror"],
         raw="data/raw/{dataset}",
     shell:
-        "python {input.script} --dataset {wildcards.dataset} --mirror {config[mirror]:q} "
+        "python {input.script} --dataset {wildcards.dataset} --mirror {params.mirror:q} "
         "--raw {params.raw} --output {output.data} --provenance {output.provenance} "
         "> {log} 2>&1"

@@ -15,15 +15,6 @@ FIGURES = [path.format(suffix=suffix) for path in FIGURES for suffix in ("png", 
 STYLE = ["workflow/scripts/plotting.py", "workflow/scripts/style.mplstyle"]
 
 
-def shown_cells(wildcards):
-    """One cell per regularizer for the panel of examples: the middle weight, the first seed."""
-    return [
-        f"{RESULTS}/{wildcards.dataset}/{name}/lam~{list(lams)[len(lams) // 2]}"
-        f"/seed~{config['seeds'][0]}/examples.safetensors"
-        for name, lams in LAM.items()
-    ]
-
-
 rule plot_robustness:
     input:
         script="workflow/scripts/plot_robustness.py",

@@ -20,8 +20,9 @@ rule train:
         gpu=1 if config["device"] == "cuda" else 0,
     params:
         settings=cell_settings,
+        device=config["device"],
     shell:
         "python {input.script} --settings {params.settings:q} --data {input.data} "
-        "--library {input.library} --device {config[device]} --threads {threads} "
+        "--library {input.library} --device {params.device} --threads {threads} "
         "--model {output.model} --training {output.training} --curve {output.curve} "
         "> {log} 2>&1"

@@ -1,0 +1,71 @@
+"""Real Snakemake runs in a copy of the working tree."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def copy_tree(target: Path) -> Path:
+    """Copy what git tracks or would track, so that the copy is what a clone would hold."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+class Repository:
+    """A copy of the repository in which Snakemake is run."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "snakemake", *arguments]
+
+    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake with the demo's configuration; the text of both streams is in stdout."""
+        if "--configfile" not in arguments:
+            arguments = (*arguments, "--configfile", "config/demo.yaml")
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.path,
+            # The interpreter's folder first: rules call `python`, as in an activated environment.
+            env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert not check or done.returncode == 0, done.stdout[-6000:]
+        return done
+
+    def planned(self, *arguments: str) -> dict[str, int]:
+        """Return how many jobs of each rule a dry run plans, without `all` and `total`."""
+        text = self.snakemake("-n", *arguments).stdout
+        if "Nothing to be done" in text:
+            return {}
+        table = re.search(r"^Job stats:\njob +count\n[- ]+\n(.*?)\n\n", text, re.DOTALL | re.M)[1]
+        counts = {rule: int(count) for rule, count in map(str.split, table.splitlines())}
+        return {rule: n for rule, n in counts.items() if rule not in ("all", "total")}
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """The demo, computed whole by the README's command; tests leave its files as they were."""
+    repository = Repository(copy_tree(tmp_path_factory.mktemp("clone")))
+    repository.output = repository.snakemake("--cores", "all").stdout
+    return repository

@@ -1,0 +1,265 @@
+"""The demo, run whole, and what a change of one file makes Snakemake do."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+CELL = "results/demo/digits/hessian/lam~1/seed~0"
+FIGURES = ["cost", "examples_digits_l2", "examples_digits_linf", "learning_curves_digits"]
+FIGURES += ["pareto", "robustness_digits"]
+CELLS = 12
+
+
+@contextlib.contextmanager
+def edited(path, change):
+    """Change a file's text, and put the old file back, with its time."""
+    before, status = path.read_bytes(), path.stat()
+    path.write_text(change(path.read_text()))
+    yield
+    path.write_bytes(before)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def read(demo, table):
+    return pd.read_csv(demo.path / f"reports/demo/tables/{table}.csv", keep_default_na=False)
+
+
+def test_every_figure_and_table_is_there(demo):
+    figures = demo.path / "reports/demo/figures"
+    assert sorted(p.name for p in figures.iterdir()) == sorted(
+        f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png")
+    )
+    assert all(p.stat().st_size > 5000 for p in figures.iterdir())
+    assert "Figures: reports/demo/figures" in demo.output
+
+
+def test_tables_hold_every_cell_attack_and_radius(demo):
+    config = yaml.safe_load((demo.path / "config/demo.yaml").read_text())
+    cells, table = read(demo, "cells"), read(demo, "robustness")
+    assert len(cells) == CELLS
+    assert set(cells["status"]) == {"finished"}
+    (epsilons,) = (entry["epsilons"] for entry in config["datasets"])
+    linf, l2 = (1 + len(epsilons[norm]) for norm in ("linf", "l2"))
+    # FGSM and PGD at l-infinity, PGD at l2, and the worst case of either norm, each from 0 up
+    assert len(table) == CELLS * (3 * linf + 2 * l2)
+    assert set(table["n"]) == {config["evaluation"]["images"]}
+    for _, rows in table.groupby(["regularizer", "lam", "seed", "attack", "norm"]):
+        accuracies = rows.sort_values("epsilon")["robust_accuracy"]
+        assert accuracies.is_monotonic_decreasing
+        assert accuracies.iloc[0] > 0.9
+    inside = table[["low", "robust_accuracy", "high"]]
+    assert inside.T.is_monotonic_increasing if len(inside) == 1 else True
+    assert (table["low"] <= table["robust_accuracy"]).all()
+    assert (table["robust_accuracy"] <= table["high"]).all()
+
+
+def test_worst_case_is_no_better_than_any_attack(demo):
+    keys = ["regularizer", "lam", "seed", "norm", "epsilon"]
+    table = read(demo, "robustness")
+    worst = table[table["attack"] == "worst"].set_index(keys)["robust"]
+    for _, rows in table[table["attack"] != "worst"].groupby("attack"):
+        robust = rows.set_index(keys)["robust"]
+        assert (worst.loc[robust.index] <= robust).all()
+
+
+def test_penalties_do_what_they_are_for(demo):
+    """On real images: smaller penalised norm with larger weight, and more robust than without."""
+    curves, table = read(demo, "curves"), read(demo, "robustness")
+    last = curves[curves["epoch"] == curves["epoch"].max()]
+    for name in ("gradient", "hessian"):
+        rows = last[last["regularizer"] == name]
+        norms = (rows["penalty"] / rows["lam"]).groupby(rows["lam"]).mean()
+        assert norms[1] < 0.7 * norms[0.1]
+    at = table[(table["attack"] == "worst") & (table["norm"] == "l2") & (table["epsilon"] == 0.5)]
+    accuracy = at.groupby(["regularizer", "lam"])["robust_accuracy"].mean()
+    for name in ("gradient", "hessian"):
+        assert accuracy[name, 1] > accuracy["none", 0] + 0.08
+
+
+def test_records_say_where_they_come_from(demo):
+    record = json.loads((demo.path / CELL / "training.json").read_text())
+    assert record["settings"]["regularizer"]["estimator"]["hvps"] == 1
+    assert (record["regularizer"], record["lam"], record["seed"]) == ("hessian", 1, 0)
+    assert record["train_seconds"] > 0
+    assert record["peak_memory_mb"] > 50
+    assert {"torch", "commit", "processor", "threads"} <= set(record)
+    images = pd.read_parquet(demo.path / CELL / "images.parquet")
+    assert images.groupby(["attack", "norm", "epsilon"])["index"].nunique().eq(200).all()
+    summary = (demo.path / "reports/demo/tables/summary.md").read_text()
+    assert "| hessian " in summary
+    assert "2 seeds" in summary
+
+
+def test_second_run_does_nothing(demo):
+    assert "Nothing to be done" in demo.snakemake().stdout
+
+
+def test_touching_files_does_nothing(demo):
+    folders = ["workflow", "src", "config", "data", "results"]
+    for folder in folders:
+        for path in (demo.path / folder).rglob("*"):
+            if path.is_file():
+                path.touch()
+    assert demo.planned() == {}
+
+
+def test_editing_a_figure_redraws_it_and_nothing_else(demo):
+    with edited(demo.path / "workflow/scripts/plot_cost.py", lambda s: s + "\n# edited\n"):
+        assert demo.planned() == {"plot_cost": 1}
+    with edited(demo.path / "workflow/scripts/style.mplstyle", lambda s: s + "\n# edited\n"):
+        assert demo.planned() == {
+            "plot_cost": 1,
+            "plot_examples": 2,
+            "plot_learning_curves": 1,
+            "plot_pareto": 1,
+            "plot_robustness": 1,
+        }
+
+
+def test_editing_the_core_retrains_every_cell(demo):
+    with edited(demo.path / "src/input_hessian/curvature.py", lambda s: s + "\n# edited\n"):
+        planned = demo.planned()
+    assert (planned["train"], planned["attack"]) == (CELLS, CELLS)
+    assert "prepare_dataset" not in planned
+
+
+def test_editing_an_attack_trains_nothing(demo):
+    with edited(demo.path / "src/input_hessian/attacks.py", lambda s: s + "\n# edited\n"):
+        planned = demo.planned()
+    assert planned["attack"] == CELLS
+    assert "train" not in planned
+
+
+def test_a_new_weight_computes_only_its_own_cells(demo):
+    def add(text):
+        assert text.count("lam: [0.1, 1]") == 2
+        return text.replace("lam: [0.1, 1]", "lam: [0.1, 0.5, 1]", 1)
+
+    with edited(demo.path / "config/demo.yaml", add):
+        planned = demo.planned()
+    assert (planned["train"], planned["attack"]) == (2, 2)
+
+
+def test_cell_is_repeated_bit_by_bit_after_kill_minus_nine(demo):
+    """Kill the training of one cell in the middle, resume it, and compare the model's bytes."""
+    model = demo.path / CELL / "model.safetensors"
+    expected, checkpoint = model.read_bytes(), model.with_name("checkpoint.pt")
+    assert not checkpoint.exists()
+    model.unlink()
+    log = demo.path / "logs/demo/train/digits/hessian/lam~1/seed~0.log"
+    log.unlink()
+    run = subprocess.Popen(
+        demo.command(
+            "--cores", "1", "--configfile", "config/demo.yaml", str(model.relative_to(demo.path))
+        ),
+        cwd=demo.path,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "epoch 3/20" in log.read_text()):
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGKILL)  # Snakemake and the training alike
+    run.wait()
+    assert not model.exists()
+    assert checkpoint.exists()
+    demo.snakemake("--unlock")  # only needed after kill -9 of Snakemake itself
+    demo.snakemake("--cores", "1")
+    assert "resuming after epoch" in log.read_text()
+    assert model.read_bytes() == expected
+    assert not checkpoint.exists()
+    assert demo.planned() == {}
+
+
+def test_broken_data_is_one_clear_error(demo):
+    data = demo.path / "data/digits.safetensors"
+    command = [sys.executable, "workflow/scripts/train.py", "--data", "broken.safetensors"]
+    settings = json.loads((demo.path / CELL / "training.json").read_text())["settings"]
+    (demo.path / "broken.safetensors").write_bytes(data.read_bytes()[:1000])
+    command += ["--settings", json.dumps(settings), "--device", "cpu", "--threads", "1"]
+    command += ["--library", "src/input_hessian/curvature.py"]
+    for name in ("model", "training", "curve"):
+        command += [f"--{name}", f"broken/{name}"]
+    done = subprocess.run(
+        command,
+        cwd=demo.path,
+        env=os.environ | {"PYTHONPATH": "src"},
+        capture_output=True,
+        text=True,
+    )
+    (demo.path / "broken.safetensors").unlink()
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert "broken.safetensors" in done.stderr
+    assert not (demo.path / "broken").exists()
+
+
+def test_a_diverged_cell_is_shown_and_costs_the_others_nothing(demo):
+    config = yaml.safe_load((demo.path / "config/demo.yaml").read_text())
+    config |= {"name": "diverging", "seeds": [0]}
+    config["training"]["epochs"] = 2
+    plain, gradient, *_ = config["regularizers"]
+    config["regularizers"] = [plain, gradient | {"lam": [1, 1e38], "squared": True}]
+    (demo.path / "config/diverging.yaml").write_text(yaml.safe_dump(config))
+    demo.snakemake("--cores", "all", "--configfile", "config/diverging.yaml")
+    cells = pd.read_csv(demo.path / "reports/diverging/tables/cells.csv", keep_default_na=False)
+    assert cells.set_index("lam")["status"].to_dict() == {
+        0: "finished",
+        1: "finished",
+        1e38: "diverged",
+    }
+    table = pd.read_csv(demo.path / "reports/diverging/tables/robustness.csv")
+    assert set(table["lam"]) == {0, 1}
+    summary = (demo.path / "reports/diverging/tables/summary.md").read_text()
+    assert "digits, gradient, lam 1e+38: 1 seed(s) diverged" in summary
+    assert len(list((demo.path / "reports/diverging/figures").glob("*.png"))) == len(FIGURES)
+
+
+def test_report_holds_every_figure(demo):
+    demo.snakemake("--report", "report.html")
+    html = (demo.path / "report.html").read_text()
+    for name in FIGURES:
+        assert f"{name}.png" in html
+    assert "Input-gradient and input-Hessian regularization" in html
+
+
+def test_wrong_configuration_is_one_clear_error(demo):
+    with edited(demo.path / "config/demo.yaml", lambda s: s.replace("seeds:", "seds:")):
+        done = demo.snakemake("-n", check=False)
+    assert done.returncode != 0
+    assert "unknown key 'seds' (did you mean seeds?)" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_plain_snakemake_plans_the_full_experiment(demo):
+    planned = demo.planned("--configfile", "config.yaml")
+    assert planned["train"] >= 2 * 3 * (1 + 4 + 4)
+    assert planned["train"] == planned["attack"]
+
+
+def test_workflow_is_linted_and_formatted(demo):
+    demo.snakemake("--lint")
+    files = ["Snakefile", *map(str, (demo.path / "workflow/rules").glob("*.smk"))]
+    checked = subprocess.run(
+        [sys.executable, "-m", "snakefmt", "--check", *files],
+        cwd=demo.path,
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stderr
