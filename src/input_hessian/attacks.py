@@ -16,6 +16,7 @@ import foolbox
 import torch
 from torch import Tensor, nn
 
+from input_hessian.errors import UserError
 from input_hessian.training import predict
 
 # Largest rounding by which float32 images may leave a ball: 784 pixels, each within 2^-24.
@@ -107,17 +108,17 @@ def run_attack(
         batch_size: images attacked at a time.
 
     Raises:
-        ValueError: for an unknown attack or norm, or epsilons that do not increase from above 0.
+        UserError: for an unknown attack or norm, or epsilons that do not increase from above 0.
         AttackError: if an image comes back outside the ball or outside [0, 1].
     """
     if settings.attack not in ATTACKS or settings.norm not in (LINF, L2):
-        raise ValueError(
+        raise UserError(
             f"attack: expected one of {', '.join(ATTACKS)} with norm linf or l2, got {settings}"
         )
     if not epsilons or not all(
         low < high for low, high in zip([0, *epsilons], epsilons, strict=False)
     ):
-        raise ValueError(f"epsilons: expected increasing numbers above 0, got {list(epsilons)}")
+        raise UserError(f"epsilons: expected increasing numbers above 0, got {list(epsilons)}")
     attack = ATTACKS[settings.attack](settings)
     standing = predict(model, images).argmax(1) == labels
     found = torch.where(standing, math.inf, 0.0).double()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 
-class UserError(RuntimeError):
+class UserError(ValueError):
     """Bad input; the message says what was expected, what came and what to do."""
 
 

@@ -87,16 +87,14 @@ def build(
         classes: number of logits.
 
     Raises:
-        ValueError: for an unknown architecture or activation.
+        UserError: for an unknown architecture or activation.
     """
     if architecture not in ARCHITECTURES:
-        raise ValueError(
+        raise UserError(
             f"architecture: expected one of {', '.join(ARCHITECTURES)}, got {architecture!r}"
         )
     if activation not in ACTIVATIONS:
-        raise ValueError(
-            f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}"
-        )
+        raise UserError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     return ARCHITECTURES[architecture](
         tuple(image_shape), classes, width, lambda: ACTIVATIONS[activation](beta)
     )

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from input_hessian.curvature import InputHessian, operator_norm, vector_norm
+from input_hessian.errors import UserError
 
 Model = Callable[[Tensor], Tensor]
 
@@ -63,14 +64,14 @@ def build(penalty: str, **options: Any) -> Regularizer:
     Example: ``build("gradient", lam=1.0, squared=False)``.
 
     Raises:
-        ValueError: if no regularizer has that name, or the options do not fit it.
+        UserError: if no regularizer has that name, or the options do not fit it.
     """
     if penalty not in REGULARIZERS:
-        raise ValueError(f"penalty: expected one of {', '.join(REGULARIZERS)}, got {penalty!r}")
+        raise UserError(f"penalty: expected one of {', '.join(REGULARIZERS)}, got {penalty!r}")
     try:
         return REGULARIZERS[penalty](**options)
     except TypeError as error:
-        raise ValueError(f"penalty {penalty!r} with options {options}: {error}") from None
+        raise UserError(f"penalty {penalty!r} with options {options}: {error}") from None
 
 
 @register("none")
@@ -82,7 +83,7 @@ class Unregularized:
 
     def __post_init__(self):
         if self.lam != 0:
-            raise ValueError(f"lam: expected 0 for plain training, got {self.lam}")
+            raise UserError(f"lam: expected 0 for plain training, got {self.lam}")
 
     def __call__(self, model, images, labels, generator):
         logits = model(images)
