@@ -40,15 +40,21 @@ def main() -> None:
                 & (table["norm"] == norm)
                 & (table["epsilon"] == epsilon)
             ]
-            for name, rows in here.groupby("regularizer", sort=False):
+            for order, (name, rows) in enumerate(here.groupby("regularizer", sort=False)):
                 measures = ["test_accuracy", "robust_accuracy"]
                 means = 100 * rows.groupby("lam")[measures].mean()
-                spread = 100 * rows.groupby("lam")[measures].std().fillna(0)
+                spread = 100 * rows.groupby("lam")[measures].std()
+                if rows["seed"].nunique() == 1:  # then the images' sampling error: 95% Wilson
+                    by_lam = rows.set_index("lam").loc[means.index]
+                    error = [means["robust_accuracy"] - 100 * by_lam["low"]]
+                    error += [100 * by_lam["high"] - means["robust_accuracy"]]
+                else:
+                    error = spread["robust_accuracy"]
                 axes.errorbar(
                     means["test_accuracy"],
                     means["robust_accuracy"],
                     xerr=spread["test_accuracy"],
-                    yerr=spread["robust_accuracy"],
+                    yerr=error,
                     elinewidth=0.8,
                     label=name,
                     **styles[name],
@@ -58,7 +64,7 @@ def main() -> None:
                     axes.annotate(
                         f"{lam:g}",
                         means.loc[lam],
-                        xytext=(4, 3),
+                        xytext=(4, 3 if order % 2 else -8),
                         textcoords="offset points",
                         fontsize=7,
                         color=styles[name]["color"],

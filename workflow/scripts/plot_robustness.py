@@ -11,8 +11,12 @@ from input_hessian.results import read_table
 
 
 def curve(axes, rows: pd.DataFrame, **style) -> None:
-    """Draw the mean over seeds; the band runs from the lowest to the highest seed."""
-    seeds = rows.groupby("epsilon")["robust_accuracy"].agg(["mean", "min", "max"])
+    """Draw the mean over seeds; the band is their range, or one seed's 95% Wilson interval."""
+    seeds = rows.groupby("epsilon").agg(
+        mean=("robust_accuracy", "mean"),
+        min=("robust_accuracy", "min") if rows["seed"].nunique() > 1 else ("low", "min"),
+        max=("robust_accuracy", "max") if rows["seed"].nunique() > 1 else ("high", "max"),
+    )
     axes.plot(seeds.index, 100 * seeds["mean"], marker="o", **style)
     axes.fill_between(
         seeds.index, 100 * seeds["min"], 100 * seeds["max"], color=style["color"], alpha=0.2, lw=0
@@ -61,10 +65,10 @@ def main() -> None:
         axes.legend(handles[1:], labels[1:], loc="lower left", handlelength=1.2)
     grid[1][0].legend(*[part[:1] for part in grid[1][0].get_legend_handles_labels()])
     seeds = table["seed"].nunique()
-    band = f"mean of {seeds} seeds, band: lowest to highest" if seeds > 1 else "1 seed"
+    band = "mean, band: lowest to highest" if seeds > 1 else "band: 95% Wilson interval"
     figure.suptitle(
-        f"{DATASETS.get(args.dataset, args.dataset)}: worst case over all attacks of the norm "
-        f"(n = {table['n'].max()} images, {band})",
+        f"{DATASETS.get(args.dataset, args.dataset)}: worst case over all attacks of the norm\n"
+        f"n = {table['n'].max()} test images, {seeds} seed{'s' * (seeds > 1)}, {band}",
         fontsize=9,
     )
     save(figure, args.output)
