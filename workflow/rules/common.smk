@@ -1,6 +1,7 @@
 # Configuration, cells, and which library modules each script depends on.
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -33,13 +34,16 @@ LAM = {
 }
 
 
+def alternatives(texts):
+    """Regular expression for exactly these texts."""
+    return "|".join(sorted({re.escape(str(text)) for text in texts}))
+
+
 wildcard_constraints:
-    dataset="|".join(DATASETS),
-    regularizer="|".join(REGULARIZERS),
-    lam="|".join(sorted({text for texts in LAM.values() for text in texts})).replace(
-        ".", r"\."
-    ),
-    seed="|".join(str(seed) for seed in config["seeds"]),
+    dataset=alternatives(DATASETS),
+    regularizer=alternatives(REGULARIZERS),
+    lam=alternatives(text for texts in LAM.values() for text in texts),
+    seed=alternatives(config["seeds"]),
 
 
 # What each script imports from src/input_hessian (a test compares this with what really happens).
