@@ -19,6 +19,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/attack.smk"
 include: "workflow/rules/collect.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/curvature.smk"
 
 
 report: "workflow/report/workflow.rst"

@@ -64,6 +64,8 @@ def _explain(error: ValidationError, schema: dict[str, Any]) -> str:
             return f"{where}: {got}, expected no entry twice"
         case "minimum":
             return f"{where}: {got}, expected at least {error.validator_value}"
+        case "maximum":
+            return f"{where}: {got}, expected at most {error.validator_value}"
         case "exclusiveMinimum":
             return f"{where}: {got}, expected a number greater than {error.validator_value}"
         case "pattern":
@@ -95,6 +97,19 @@ def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
                         f"datasets[{i}].headline.{norm}: got {radius}, expected values of "
                         f"epsilons.{norm}, {dataset['epsilons'][norm]}"
                     )
+    recovery = config["recovery"]
+    weights = {entry["name"]: entry["lam"] for entry in config["regularizers"]}
+    if recovery["regularizer"] not in weights:
+        yield (
+            f"recovery.regularizer: got {recovery['regularizer']!r}, expected a name of "
+            f"regularizers: {', '.join(weights)}"
+        )
+    for lam in recovery["lam"] if recovery["regularizer"] in weights else []:
+        if lam not in weights[recovery["regularizer"]]:
+            yield (
+                f"recovery.lam: got {lam}, expected values of {recovery['regularizer']}'s lam, "
+                f"{weights[recovery['regularizer']]}"
+            )
     attacked = {attack["norm"] for attack in config["evaluation"]["attacks"]}
     for norm in ("linf", "l2"):
         if norm not in attacked:

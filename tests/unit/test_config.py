@@ -39,7 +39,6 @@ def test_schema_offers_exactly_what_the_library_has():
     model = properties["model"]["properties"]
     entry = properties["regularizers"]["items"]["properties"]
     attack = properties["evaluation"]["properties"]["attacks"]["items"]["properties"]
-    estimator = schema["$defs"]["estimator"]["properties"]
     assert set(entry["penalty"]["enum"]) == set(regularizers.REGULARIZERS)
     assert set(model["architecture"]["enum"]) == set(models.ARCHITECTURES)
     assert set(model["activation"]["enum"]) == set(models.ACTIVATIONS)
@@ -47,7 +46,7 @@ def test_schema_offers_exactly_what_the_library_has():
     assert set(properties["datasets"]["items"]["properties"]["name"]["enum"]) == set(
         datasets.DATASETS
     )
-    assert set(estimator["method"]["enum"]) == set(curvature.METHODS)
+    assert set(schema["$defs"]["method"]["enum"]) == set(curvature.METHODS)
 
 
 def test_every_regularizer_of_every_configuration_can_be_built():
@@ -132,6 +131,16 @@ CASES = {
         ["regularizers", 2, "estimator", "step_size"],
         1.0,
         ["regularizers[2].estimator: step_size has no meaning", "delete the line"],
+    ),
+    "weight that is not trained": (
+        ["recovery", "lam"],
+        [0.7],
+        ["recovery.lam: got 0.7, expected values of hessian's lam, [0.1, 0.3, 1, 3]"],
+    ),
+    "moment after the end": (
+        ["recovery", "progress"],
+        [2],
+        ["recovery.progress[0]: got 2, expected at most 1"],
     ),
     "option of another attack": (
         ["evaluation", "attacks", 0, "steps"],

@@ -26,6 +26,7 @@ CELL = "{dataset}/{regularizer}/lam~{lam}/seed~{seed}"
 
 DATASETS = {entry["name"]: entry for entry in config["datasets"]}
 REGULARIZERS = {entry["name"]: entry for entry in config["regularizers"]}
+RECOVERY = config["recovery"]
 
 # One canonical text per weight: it names the files and is converted back in one place, below.
 LAM = {
@@ -77,6 +78,16 @@ MODULES = {
     "plot_pareto": ["results"],
     "plot_cost": ["results"],
     "plot_learning_curves": ["results"],
+    "measure_recovery": [
+        "curvature",
+        "datasets",
+        "errors",
+        "files",
+        "models",
+        "regularizers",
+        "training",
+    ],
+    "plot_recovery": ["results"],
     "plot_examples": ["datasets", "errors", "files"],
 }
 
@@ -98,7 +109,7 @@ def cells(pattern, dataset=None):
     ]
 
 
-def cell_settings(wildcards):
+def cell_settings(wildcards, seed=None):
     """Everything that a cell's training depends on, as JSON."""
     entry = dict(REGULARIZERS[wildcards.regularizer])
     entry.pop("name")
@@ -109,7 +120,7 @@ def cell_settings(wildcards):
                 "dataset": wildcards.dataset,
                 "regularizer": wildcards.regularizer,
                 "lam": entry["lam"],
-                "seed": int(wildcards.seed),
+                "seed": int(wildcards.seed if seed is None else seed),
             },
             "model": config["model"],
             "regularizer": entry,
@@ -141,4 +152,12 @@ def shown_cells(wildcards):
             seed=config["seeds"][0],
         )
         for name, lams in LAM.items()
+    ]
+
+
+def recovery_cells(wildcards):
+    """The measurements of one dataset, one per weight."""
+    return [
+        f"{RESULTS}/recovery/{wildcards.dataset}/{RECOVERY['regularizer']}/lam~{lam:g}.csv"
+        for lam in RECOVERY["lam"]
     ]

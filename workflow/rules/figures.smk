@@ -8,6 +8,7 @@ FIGURES = [
         for dataset in DATASETS
         for norm in ("linf", "l2")
     ),
+    *(f"{REPORT}/figures/recovery_{dataset}.{{suffix}}" for dataset in DATASETS),
 ]
 FIGURES = [path.format(suffix=suffix) for path in FIGURES for suffix in ("png", "pdf")]
 

@@ -1,0 +1,111 @@
+"""Train one network and measure, on the way, how much of ||H|| each estimator finds per budget."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from input_hessian import models, regularizers
+from input_hessian.curvature import InputHessian, OperatorNorm, operator_norm
+from input_hessian.datasets import DATASETS, evaluation_subset, load
+from input_hessian.errors import run
+from input_hessian.files import write_atomically
+from input_hessian.training import TrainingSettings, resolve_device, train
+
+TRUE_NORM = {"method": "lanczos", "start": "random", "hvps": 80, "tolerance": 1e-4}
+
+
+def estimates(
+    hessian: InputHessian, settings: dict
+) -> Iterator[tuple[dict[str, str | int], OperatorNorm]]:
+    """Yield every estimator at every budget: its name, start and HVPs, and what it found."""
+    for estimator in settings["estimators"]:
+        for hvps in settings["hvps"]:
+            for draw in range(settings["draws"] if estimator["start"] == "random" else 1):
+                generator = torch.Generator(hessian.gradient.device).manual_seed(draw)
+                found = operator_norm(hessian, hvps=hvps, generator=generator, **estimator)
+                if found.hvps == hvps:  # ascent spends two a step and one at the end
+                    yield {**estimator, "hvps": hvps, "draw": draw}, found
+
+
+class Measuring:
+    """A regularizer that measures at given steps, without touching the training."""
+
+    def __init__(self, inner, images, labels, steps: set[int], settings: dict):
+        self.inner, self.images, self.labels = inner, images, labels
+        self.steps, self.settings = steps, settings
+        self.step, self.rows = 0, []
+
+    def __call__(self, model, images, labels, generator):
+        """Return the inner regularizer's objective."""
+        if self.step in self.steps:
+            self.measure(model)
+        self.step += 1
+        return self.inner(model, images, labels, generator)
+
+    def measure(self, model) -> None:
+        """Compare every estimate with the converged norm, image by image."""
+        hessian = InputHessian(model, self.images, self.labels)
+        generator = torch.Generator(self.images.device).manual_seed(0)
+        true = operator_norm(hessian, generator=generator, **TRUE_NORM)
+        for names, found in estimates(hessian, self.settings):
+            fraction = found.norm / true.norm
+            self.rows.append(
+                {
+                    "step": self.step,
+                    "true_mean": true.norm.mean().item(),
+                    "true_converged": true.converged.double().mean().item(),
+                    **names,
+                    "of_mean": (found.norm.mean() / true.norm.mean()).item(),
+                    "median": fraction.median().item(),
+                }
+            )
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=json.loads, required=True, help="the cell, as JSON")
+    parser.add_argument("--recovery", type=json.loads, required=True, help="what to measure")
+    parser.add_argument("--data", type=Path, required=True, help="safetensors of prepare_dataset")
+    parser.add_argument("--device", required=True, help="auto, cpu, cuda or mps")
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="output, CSV")
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)
+    device = resolve_device(args.device)
+    cell = args.settings["cell"]
+    dataset = DATASETS[cell["dataset"]]
+    training = TrainingSettings(**args.settings["training"], seed=cell["seed"])
+    split, validation = load(args.data, "train"), load(args.data, "validation")
+    chosen = torch.from_numpy(evaluation_subset(args.recovery["images"], len(split.labels)))
+    total = training.epochs * -(-len(split.labels) // training.batch_size)
+    measuring = Measuring(
+        regularizers.build(**args.settings["regularizer"]),
+        split.images[chosen].to(device),
+        split.labels[chosen].to(device),
+        {round(part * (total - 1)) for part in args.recovery["progress"]},
+        args.recovery,
+    )
+    train(
+        lambda: models.build(
+            **args.settings["model"],
+            image_shape=dataset.image_shape,
+            classes=len(dataset.class_names),
+        ),
+        measuring,
+        (split.images, split.labels),
+        (validation.images, validation.labels),
+        training,
+        device=device,
+    )
+    table = pd.DataFrame(measuring.rows).assign(**cell, progress=lambda t: t["step"] / total)
+    write_atomically(args.output, table.to_csv(index=False))
+
+
+if __name__ == "__main__":
+    run(main)
