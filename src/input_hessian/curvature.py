@@ -133,14 +133,15 @@ def power(
         create_graph: make ``norm`` differentiable in the parameters.  ``v`` stays constant: at the
             maximum, the derivative of ``||H v||`` needs no derivative of ``v`` (Danskin).
     """
-    vector, source = normalize(start), None
+    vector, before = normalize(start), None
     for spent in range(1, hvps + 1):
         product = matvec(vector, create_graph=create_graph and spent == hvps)
-        norm, residual = _norm_and_residual(product, vector, source)
-        converged = _converged(norm, residual, tolerance)
-        if spent == hvps or (tolerance is not None and converged.all()):
-            break
-        vector, source = normalize(product), _scale(vector, norm)
+        if spent == hvps or tolerance is not None:
+            norm, residual = _norm_and_residual(product, vector, before)
+            converged = _converged(norm, residual, tolerance)
+            if spent == hvps or converged.all():
+                break
+        vector, before = normalize(product), (vector, product)
     return OperatorNorm(norm, vector, residual, converged, spent)
 
 
@@ -161,7 +162,7 @@ def lanczos(
     ``H`` is indefinite.)  Arguments as in :func:`power`.
     Source: Golub & Van Loan, *Matrix Computations*, 4th ed., section 10.1.
     """
-    vector, source = normalize(start), None
+    vector, before = normalize(start), None
     basis, products = [vector.flatten(1)], []
     for spent in range(1, hvps):
         product = matvec(basis[-1].view_as(start)).flatten(1)
@@ -176,13 +177,14 @@ def lanczos(
             weights = _largest_combination(torch.stack(products, 1))
             best = torch.einsum("bk,kbd->bd", weights, torch.stack(basis))
             image = torch.einsum("bk,kbd->bd", weights, torch.stack(products))
-            norm, residual = _norm_and_residual(image, best)
-            vector, source = normalize(image).view_as(start), _scale(best, norm).view_as(start)
-            if tolerance is not None and (complete | _converged(norm, residual, tolerance)).all():
-                break
+            vector, before = normalize(image).view_as(start), (best, image)
+            if tolerance is not None:
+                norm, residual = _norm_and_residual(image, best)
+                if (complete | _converged(norm, residual, tolerance)).all():
+                    break
         basis.append(normalize(product).masked_fill(complete[:, None], 0))
     product = matvec(vector, create_graph=create_graph)
-    norm, residual = _norm_and_residual(product, vector, source)
+    norm, residual = _norm_and_residual(product, vector, before)
     converged = _converged(norm, residual, tolerance)
     return OperatorNorm(norm, vector, residual, converged, len(products) + 1)
 
@@ -295,16 +297,13 @@ def normalize(vectors: Tensor) -> Tensor:
     """Return ``v / ||v||_2`` of every image, without a graph; zero becomes a constant vector."""
     flat = vectors.detach().flatten(1)
     flat = flat / _largest_entry(flat)
-    flat = torch.where(flat.any(dim=1, keepdim=True), flat, torch.ones_like(flat))
-    return (flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True)).view_as(vectors)
+    length = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+    zero = length == 0
+    return ((flat + zero) / (length + zero * flat.shape[1] ** 0.5)).view_as(vectors)
 
 
 def _largest_entry(flat: Tensor) -> Tensor:
     return flat.detach().abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
-
-
-def _scale(vectors: Tensor, factors: Tensor) -> Tensor:
-    return vectors * factors.reshape(-1, *[1] * (vectors.ndim - 1))
 
 
 def _largest_combination(products: Tensor) -> Tensor:
@@ -315,19 +314,21 @@ def _largest_combination(products: Tensor) -> Tensor:
 
 
 def _norm_and_residual(
-    product: Tensor, vector: Tensor, source: Tensor | None = None
+    product: Tensor, vector: Tensor, before: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return ``||H v||`` and the residual of ``v``, from ``H v`` and the unit vector ``v``.
 
-    The residual is ``||H v - (v'H v) v||``.  If ``v = H u / s`` with a unit vector ``u`` and
-    ``source = s u`` is given, then ``||H v - s u||``, where that is smaller.
+    The residual is ``||H v - (v'H v) v||``.  If ``v = H u / ||H u||`` with a unit vector ``u``, and
+    ``before`` is ``(u, H u)``, then ``|| H v - ||H u|| u ||``, where that is smaller.
     """
-    detached = product.detach()
-    rayleigh = (detached * vector).flatten(1).sum(1)
-    residual = vector_norm(detached - _scale(vector, rayleigh))
-    if source is not None:
-        residual = torch.minimum(residual, vector_norm(detached - source))
-    return vector_norm(product), residual
+    norm = vector_norm(product)
+    product, vector = product.detach().flatten(1), vector.flatten(1)
+    rayleigh = (product * vector).sum(1, keepdim=True)
+    residual = vector_norm(product - rayleigh * vector)
+    if before is not None:
+        u, image = (tensor.flatten(1) for tensor in before)
+        residual = torch.minimum(residual, vector_norm(product - vector_norm(image)[:, None] * u))
+    return norm, residual
 
 
 def _converged(norm: Tensor, residual: Tensor, tolerance: float | None) -> Tensor:

@@ -100,17 +100,21 @@ def build(
     )
 
 
-def save_model(model: nn.Module, settings: dict[str, Any], path: str | Path) -> None:
-    """Write parameters and the keywords of :func:`build` to one safetensors file, atomically."""
+def save_model(
+    model: nn.Module, settings: dict[str, Any], path: str | Path, status: str = "finished"
+) -> None:
+    """Write parameters, keywords of :func:`build` and training status to one safetensors file."""
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
-    content = save(state, metadata={"model": json.dumps(settings, sort_keys=True)})
+    content = save(
+        state, metadata={"model": json.dumps({**settings, "status": status}, sort_keys=True)}
+    )
     write_atomically(path, content)
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> nn.Sequential:
-    """Return the network of a file that :func:`save_model` wrote, in evaluation mode.
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, str]:
+    """Return the network of a file that :func:`save_model` wrote, for evaluation, and its status.
 
     Raises:
         ModelFileError: if the file is missing, truncated or not one of ours.
@@ -119,6 +123,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> nn.Seque
         with safe_open(path, framework="pt", device="cpu") as file:
             settings = json.loads(file.metadata()["model"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        status = settings.pop("status")
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise ModelFileError(
             f"{path}: expected a model written by this pipeline ({error}); delete it and run "
@@ -126,4 +131,4 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> nn.Seque
         ) from error
     model = build(**settings)
     model.load_state_dict(state)
-    return model.to(device).eval().requires_grad_(False)
+    return model.to(device).eval().requires_grad_(False), status

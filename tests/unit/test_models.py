@@ -56,7 +56,10 @@ def test_saved_model_comes_back_whole_and_bytes_repeat(tmp_path):
     save_model(model, SETTINGS, tmp_path / "a.safetensors")
     save_model(model, SETTINGS, tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-    loaded = load_model(tmp_path / "a.safetensors")
+    loaded, status = load_model(tmp_path / "a.safetensors")
+    assert status == "finished"
+    save_model(model, SETTINGS, tmp_path / "b.safetensors", status="diverged")
+    assert load_model(tmp_path / "b.safetensors")[1] == "diverged"
     images = torch.rand(3, 1, 9, 7)
     assert torch.equal(loaded(images), model(images))
     assert not loaded.training

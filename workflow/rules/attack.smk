@@ -4,7 +4,6 @@ rule attack:
         library=modules("attack"),
         data="data/{dataset}.safetensors",
         model=f"{RESULTS}/{CELL}/model.safetensors",
-        training=f"{RESULTS}/{CELL}/training.json",
     output:
         images=f"{RESULTS}/{CELL}/images.parquet",
         evaluation=f"{RESULTS}/{CELL}/evaluation.json",
@@ -25,6 +24,6 @@ rule attack:
         device=config["device"],
     shell:
         "python {input.script} --settings {params.settings:q} --data {input.data} "
-        "--model {input.model} --training {input.training} --device {params.device} "
+        "--model {input.model} --device {params.device} "
         "--threads {threads} --images {output.images} --evaluation {output.evaluation} "
         "--examples {output.examples} > {log} 2>&1"

@@ -109,21 +109,25 @@ def cells(pattern, dataset=None):
     ]
 
 
+def cell(wildcards, seed=None):
+    """Identity of a cell, its weight and seed as numbers."""
+    return {
+        "dataset": wildcards.dataset,
+        "regularizer": wildcards.regularizer,
+        "lam": LAM[wildcards.regularizer][wildcards.lam],
+        "seed": int(wildcards.seed if seed is None else seed),
+    }
+
+
 def cell_settings(wildcards, seed=None):
     """Everything that a cell's training depends on, as JSON."""
-    entry = dict(REGULARIZERS[wildcards.regularizer])
-    entry.pop("name")
-    entry["lam"] = LAM[wildcards.regularizer][wildcards.lam]
+    identity = cell(wildcards, seed)
+    entry = REGULARIZERS[wildcards.regularizer] | {"lam": identity["lam"]}
     return json.dumps(
         {
-            "cell": {
-                "dataset": wildcards.dataset,
-                "regularizer": wildcards.regularizer,
-                "lam": entry["lam"],
-                "seed": int(wildcards.seed if seed is None else seed),
-            },
+            "cell": identity,
             "model": config["model"],
-            "regularizer": entry,
+            "regularizer": {key: entry[key] for key in entry if key != "name"},
             "training": config["training"],
         }
     )
@@ -131,8 +135,9 @@ def cell_settings(wildcards, seed=None):
 
 def attack_settings(wildcards):
     """Everything that a cell's evaluation depends on beside the trained network, as JSON."""
+    epsilons = DATASETS[wildcards.dataset]["epsilons"]
     return json.dumps(
-        config["evaluation"] | {"epsilons": DATASETS[wildcards.dataset]["epsilons"]}
+        {"cell": cell(wildcards), "epsilons": epsilons} | config["evaluation"]
     )
 
 

@@ -23,7 +23,6 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads, required=True, help="evaluation, as JSON")
     parser.add_argument("--data", type=Path, required=True, help="safetensors of prepare_dataset")
     parser.add_argument("--model", type=Path, required=True, help="safetensors of train")
-    parser.add_argument("--training", type=Path, required=True, help="JSON of train")
     parser.add_argument("--device", required=True, help="auto, cpu, cuda or mps")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--images", type=Path, required=True, help="output: per image, parquet")
@@ -33,12 +32,11 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     device = resolve_device(args.device)
-    training = json.loads(args.training.read_text())
-    cell = {key: training[key] for key in ("dataset", "regularizer", "lam", "seed")}
+    cell = args.settings["cell"]
     test = load(args.data, "test")
     chosen = torch.from_numpy(evaluation_subset(args.settings["images"], len(test.labels)))
     images, labels = test.images[chosen], test.labels[chosen]
-    model = load_model(args.model, device)
+    model, status = load_model(args.model, device)
     clean = predict(model, images).argmax(1) == labels
 
     # The first image of each class in the subset, for the figure of adversarial examples.
@@ -56,7 +54,7 @@ def main() -> None:
             )
         )
 
-    for attack in args.settings["attacks"] if training["status"] == "finished" else []:
+    for attack in args.settings["attacks"] if status == "finished" else []:
         settings = AttackSettings(**attack)
         record(settings.attack, settings.norm, 0, clean)
         result = run_attack(

@@ -57,7 +57,7 @@ def main() -> None:
         ),
     )
 
-    models.save_model(model, model_settings, args.model)
+    models.save_model(model, model_settings, args.model, result.status)
     columns = [
         *("epoch", "loss", "penalty", "accuracy", "validation_loss", "validation_accuracy"),
         *("seconds", "steps"),
