@@ -13,6 +13,11 @@ if not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
+# Locally, a profile says how many GPUs there are; on a cluster, every job asks for its own.
+resource_scopes:
+    gpu="local",
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"

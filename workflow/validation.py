@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 
 SCHEMA = Path(__file__).parent / "schemas" / "config.schema.yaml"
@@ -21,6 +23,25 @@ TYPES = {
     "object": "a mapping (indented key: value lines)",
     "string": "a text",
 }
+# Test images of each dataset: the attacked subset cannot be larger.
+TEST_IMAGES = {"digits": 400, "mnist": 10_000, "fashion_mnist": 10_000}
+
+
+def _is_integer(checker, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(checker, value: Any) -> bool:
+    return _is_integer(checker, value) or (isinstance(value, float) and math.isfinite(value))
+
+
+# JSON Schema calls 3.0 an integer and lets NaN pass every bound.
+Validator = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": _is_number}
+    ),
+)
 
 
 class ConfigError(ValueError):
@@ -30,14 +51,16 @@ class ConfigError(ValueError):
 def validate(config: dict[str, Any]) -> None:
     """Raise :class:`ConfigError` naming every key that is wrong, its value and what is allowed."""
     schema = yaml.safe_load(SCHEMA.read_text())
-    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda e: list(e.path))
-    problems = [_explain(error, schema) for error in errors] or list(_inconsistencies(config))
+    errors = sorted(Validator(schema).iter_errors(config), key=lambda e: [str(p) for p in e.path])
+    # A dictionary, because jsonschema reports two missing keys of one mapping twice.
+    problems = list(dict.fromkeys(_explain(error) for error in errors))
+    problems = problems or list(_inconsistencies(config))
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigError(f"the configuration has {len(problems)} problem(s):\n{listed}")
 
 
-def _explain(error: ValidationError, schema: dict[str, Any]) -> str:
+def _explain(error: ValidationError) -> str:
     where = _name(error.absolute_path)
     value = error.instance
     got = f"got {json.dumps(value, default=str)}"
@@ -57,7 +80,7 @@ def _explain(error: ValidationError, schema: dict[str, Any]) -> str:
         case "const":
             return f"{where}: {got}, expected {json.dumps(error.validator_value)}"
         case "type":
-            return f"{where}: {got}, expected {TYPES[error.validator_value]}{_number_hint(value)}"
+            return f"{where}: {got}, expected {TYPES[error.validator_value]}{_hint(error)}"
         case "minItems":
             return f"{where}: the list is empty, expected at least one entry"
         case "uniqueItems":
@@ -83,7 +106,25 @@ def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
         names = [entry["name"] for entry in config[key]]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"{key}: the name {name!r} is given {names.count(name)} times, expected once"
+    for i, entry in enumerate(config["regularizers"]):
+        if (entry["name"] == "none") != (entry["penalty"] == "none"):
+            yield (
+                f"regularizers[{i}]: name {entry['name']!r} with penalty {entry['penalty']!r}, "
+                "expected the name none for the penalty none and for no other: it is the baseline"
+            )
+        paths = [f"{lam:g}" for lam in entry["lam"]]
+        if len(set(paths)) < len(paths):
+            yield (
+                f"regularizers[{i}].lam: got {entry['lam']}, expected weights that differ in "
+                "their first six digits, because these name the cells"
+            )
+    images = config["evaluation"]["images"]
     for i, dataset in enumerate(config["datasets"]):
+        if images > TEST_IMAGES[dataset["name"]]:
+            yield (
+                f"evaluation.images: got {images}, expected at most the "
+                f"{TEST_IMAGES[dataset['name']]} test images of {dataset['name']}"
+            )
         for norm, radii in dataset["epsilons"].items():
             if radii != sorted(radii):
                 yield (
@@ -110,10 +151,12 @@ def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
                 f"recovery.lam: got {lam}, expected values of {recovery['regularizer']}'s lam, "
                 f"{weights[recovery['regularizer']]}"
             )
-    attacked = {attack["norm"] for attack in config["evaluation"]["attacks"]}
+    attacks = [(attack["attack"], attack["norm"]) for attack in config["evaluation"]["attacks"]]
+    for attack, norm in sorted({pair for pair in attacks if attacks.count(pair) > 1}):
+        yield f"evaluation.attacks: {attack} with norm {norm} stands twice, expected once"
     for norm in ("linf", "l2"):
-        if norm not in attacked:
-            yield f"evaluation.attacks: no attack has norm {norm}, expected at least one"
+        if ("pgd", norm) not in attacks:
+            yield f"evaluation.attacks: expected a pgd attack with norm {norm}, got none"
 
 
 def _name(path) -> str:
@@ -128,9 +171,12 @@ def _closest(value: Any, allowed: list[str]) -> str:
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 
-def _number_hint(value: Any) -> str:
+def _hint(error: ValidationError) -> str:
     """YAML 1.1 reads 1e-3 as a text: show the number as it has to be written."""
-    try:
-        return f"; without quotes and exponent: {float(value):.12f}".rstrip("0").rstrip(".")
-    except (TypeError, ValueError):
+    if error.validator_value not in ("number", "integer") or not isinstance(error.instance, str):
         return ""
+    try:
+        number = Decimal(error.instance)
+    except InvalidOperation:
+        return ""
+    return f"; write {number:f}, without quotes and exponent" if number.is_finite() else ""

@@ -124,7 +124,8 @@ def run_attack(
     found = torch.where(standing, math.inf, 0.0).double()
     adversarial = images.clone()
     robust = []
-    with torch.random.fork_rng():
+    device = next(model.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for epsilon in epsilons:
             for _ in range(settings.restarts):

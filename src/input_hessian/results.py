@@ -42,7 +42,12 @@ def robust_accuracy(images: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns ``attack, norm, epsilon, n, robust, robust_accuracy, low, high``.
+
+    Raises:
+        ValueError: if an image stands twice under one attack, norm and epsilon.
     """
+    if images.duplicated(["attack", "norm", "epsilon", "index"]).any():
+        raise ValueError("expected one row per image, attack, norm and epsilon, got several")
     grouped = images.groupby(["attack", "norm", "epsilon"], as_index=False)["robust"]
     table = grouped.agg(n="size", robust="sum")
     table["robust_accuracy"] = table["robust"] / table["n"]

@@ -7,6 +7,8 @@ validation nor test data influence them.
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import time
 from collections.abc import Callable
@@ -20,7 +22,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from input_hessian.errors import UserError
-from input_hessian.regularizers import Regularizer
+from input_hessian.files import write_atomically
+from input_hessian.regularizers import Objective, Regularizer
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,28 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def configure(device: str, threads: int) -> torch.device:
+    """Set up this process for repeatable float32 arithmetic and return the device to use.
+
+    Raises:
+        UserError: as :func:`resolve_device`.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa are too few for curvature
+    return resolve_device(device)
+
+
+def training_step(model, regularizer, optimizer, images, labels, generator) -> Objective:
+    """Take one step down ``(loss + penalty).mean()``; return the objective before it."""
+    objective = regularizer(model, images, labels, generator)
+    optimizer.zero_grad(set_to_none=True)
+    (objective.loss + objective.penalty).mean().backward()
+    optimizer.step()
+    return objective
+
+
 def train(
     build_model: Callable[[], nn.Module],
     regularizer: Regularizer,
@@ -111,7 +136,7 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.epochs * steps_per_epoch
     )
-    curve = _resume(checkpoint, fingerprint, model, optimizer, schedule, device)
+    curve = _resume(checkpoint, fingerprint, model, optimizer, schedule)
 
     progress = tqdm(
         total=settings.epochs * steps_per_epoch,
@@ -126,19 +151,13 @@ def train(
             row = _run_epoch(
                 model, regularizer, images, labels, optimizer, schedule, settings, epoch, progress
             )
-            if row is None or not all(value.isfinite().all() for value in model.parameters()):
+            if row is not None:
+                row["validation_loss"], row["validation_accuracy"] = evaluate(model, *validation)
+            if row is None or not math.isfinite(row["validation_loss"]):
                 model.load_state_dict(before)
                 progress.write(f"epoch {epoch + 1}/{settings.epochs}: diverged")
                 return model, TrainingResult("diverged", curve)
-            loss, accuracy = evaluate(model, *validation)
-            curve.append(
-                {
-                    "epoch": epoch + 1,
-                    **row,
-                    "validation_loss": loss,
-                    "validation_accuracy": accuracy,
-                }
-            )
+            curve.append({"epoch": epoch + 1, **row})
             _save_checkpoint(checkpoint, fingerprint, model, optimizer, schedule, curve)
             progress.write(_describe(curve[-1], settings.epochs))
     return model, TrainingResult("finished", curve)
@@ -158,10 +177,9 @@ def _run_epoch(
     batches = order.to(device).split(settings.batch_size)
     model.train()
     for batch in batches:
-        objective = regularizer(model, images[batch], labels[batch], starts)
-        optimizer.zero_grad(set_to_none=True)
-        (objective.loss + objective.penalty).mean().backward()
-        optimizer.step()
+        objective = training_step(
+            model, regularizer, optimizer, images[batch], labels[batch], starts
+        )
         schedule.step()
         correct = objective.logits.argmax(1) == labels[batch]
         totals += torch.stack(
@@ -214,17 +232,21 @@ def _save_checkpoint(path, fingerprint, model, optimizer, schedule, curve) -> No
         "schedule": schedule.state_dict(),
         "curve": curve,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
 
 
-def _resume(path, fingerprint, model, optimizer, schedule, device) -> list[dict[str, float]]:
+def _resume(path, fingerprint, model, optimizer, schedule) -> list[dict[str, float]]:
     """Load the checkpoint into model, optimizer and schedule; return the curve so far."""
     if path is None or not path.exists():
         return []
-    state = torch.load(path, map_location=device, weights_only=True)
+    try:
+        # On the CPU first: load_state_dict moves what belongs on the device, and no more.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for a damaged file
+        print(f"{path}: unreadable ({error}); starting afresh", flush=True)
+        return []
     if state["fingerprint"] != fingerprint:
         print(f"{path}: written by other settings, code or data; starting afresh", flush=True)
         return []

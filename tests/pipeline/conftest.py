@@ -12,6 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+# The interpreter's folder first: rules call `python`, as in an activated environment. And without
+# what a machine may have set that changes how Python writes.
+ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+ENVIRONMENT.pop("PYTHONUNBUFFERED", None)
+
+
 def copy_tree(target: Path) -> Path:
     """Copy what git tracks or would track, so that the copy is what a clone would hold."""
     listed = subprocess.run(
@@ -44,8 +50,7 @@ class Repository:
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.path,
-            # The interpreter's folder first: rules call `python`, as in an activated environment.
-            env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

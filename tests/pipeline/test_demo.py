@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from conftest import ENVIRONMENT
 
 pytestmark = pytest.mark.slow
 
@@ -26,9 +26,11 @@ def edited(path, change):
     """Change a file's text, and put the old file back, with its time."""
     before, status = path.read_bytes(), path.stat()
     path.write_text(change(path.read_text()))
-    yield
-    path.write_bytes(before)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def read(demo, table):
@@ -152,6 +154,25 @@ def test_a_new_weight_computes_only_its_own_cells(demo):
     assert (planned["train"], planned["attack"]) == (2, 2)
 
 
+def test_a_new_radius_attacks_every_cell_and_trains_none(demo):
+    with edited(demo.path / "config/demo.yaml", lambda s: s.replace("1, 1.25]", "1, 1.25, 1.5]")):
+        planned = demo.planned()
+    assert planned["attack"] == CELLS
+    assert not {"train", "measure_cost", "measure_recovery"} & set(planned)
+
+
+def test_another_mirror_or_order_of_keys_changes_nothing(demo):
+    with edited(demo.path / "config/demo.yaml", lambda s: s.replace("../shared", "../other")):
+        assert demo.planned() == {}
+    swapped = "  batch_size: 64\n  epochs: 20\n"
+    with edited(
+        demo.path / "config/demo.yaml",
+        lambda s: s.replace("  epochs: 20\n  batch_size: 64\n", swapped),
+    ):
+        assert swapped in (demo.path / "config/demo.yaml").read_text()
+        assert demo.planned() == {}
+
+
 def test_cell_is_repeated_bit_by_bit_after_kill_minus_nine(demo):
     """Kill the training of one cell in the middle, resume it, and compare the model's bytes."""
     model = demo.path / CELL / "model.safetensors"
@@ -166,7 +187,7 @@ def test_cell_is_repeated_bit_by_bit_after_kill_minus_nine(demo):
             *("--configfile", "config/demo.yaml"),
         ),
         cwd=demo.path,
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

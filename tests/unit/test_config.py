@@ -13,7 +13,7 @@ from input_hessian import attacks, curvature, datasets, models, regularizers
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from validation import SCHEMA, ConfigError, validate  # noqa: E402
+from validation import SCHEMA, TEST_IMAGES, ConfigError, validate  # noqa: E402
 
 CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
 schema = yaml.safe_load(SCHEMA.read_text())
@@ -47,6 +47,12 @@ def test_schema_offers_exactly_what_the_library_has():
         datasets.DATASETS
     )
     assert set(schema["$defs"]["method"]["enum"]) == set(curvature.METHODS)
+
+
+def test_number_of_test_images_is_that_of_the_datasets():
+    assert {
+        name: dataset.sizes["test"] for name, dataset in datasets.DATASETS.items()
+    } == TEST_IMAGES
 
 
 def test_every_regularizer_of_every_configuration_can_be_built():
@@ -142,6 +148,40 @@ CASES = {
         [2],
         ["recovery.progress[0]: got 2, expected at most 1"],
     ),
+    "a list of numbers that is none": (["seeds"], [1.0], ["seeds[0]: got 1.0, expected a whole"]),
+    "not a number": (
+        ["training", "learning_rate"],
+        float("nan"),
+        ["training.learning_rate: got NaN, expected a number"],
+    ),
+    "truth as a number": (["training", "epochs"], True, ["got true, expected a whole number"]),
+    "name with a line break": (["name"], "abc\n", ["expected lower-case"]),
+    "weights with one path": (
+        ["regularizers", 2, "lam"],
+        [0.1, 0.3, 1, 3, 0.1000000001],
+        ["differ in their first six digits"],
+    ),
+    "baseline under another name": (
+        ["regularizers", 0, "name"],
+        "plain",
+        ["regularizers[0]: name 'plain' with penalty 'none'", "it is the baseline"],
+    ),
+    "more images than there are": (
+        ["datasets"],
+        [
+            {
+                "name": "digits",
+                "epsilons": {"linf": [0.1], "l2": [1]},
+                "headline": {"linf": [0.1], "l2": [1]},
+            }
+        ],
+        ["evaluation.images: got 1000, expected at most the 400 test images of digits"],
+    ),
+    "attack stated twice": (
+        ["evaluation", "attacks", 1],
+        {"attack": "pgd", "norm": "l2", "steps": 5, "restarts": 1},
+        ["pgd with norm l2 stands twice"],
+    ),
     "option of another attack": (
         ["evaluation", "attacks", 0, "steps"],
         3,
@@ -158,7 +198,8 @@ def test_errors_name_key_value_and_what_is_allowed(config, case):
         validate(config)
     for text in expected:
         assert text in str(error.value)
-    assert str(error.value).count("\n  - ") == 1, "one mistake, one message"
+    if case != "attack stated twice":  # there, pgd at l-infinity is missing as well
+        assert str(error.value).count("\n  - ") == 1, "one mistake, one message"
 
 
 def test_missing_keys_and_repeated_names(config):
@@ -168,6 +209,12 @@ def test_missing_keys_and_repeated_names(config):
         validate(without)
     config["regularizers"][1]["name"] = "hessian"
     with pytest.raises(ConfigError, match="the name 'hessian' is given 2 times"):
+        validate(config)
+
+
+def test_a_missing_penalty_is_one_problem(config):
+    del config["regularizers"][2]["penalty"]
+    with pytest.raises(ConfigError, match=r"1 problem.*\n.*missing penalty"):
         validate(config)
 
 

@@ -520,45 +520,48 @@ def run_script(monkeypatch, tmp_path, toy, capsys):
     monkeypatch.setitem(DATASETS, "toy", toy)
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments):
+    def run(dataset, *arguments, folder="data"):
+        arguments += ("--dataset", dataset, "--raw", f"{folder}/raw/{dataset}")
+        arguments += ("--output", f"{folder}/{dataset}.safetensors")
+        arguments += ("--provenance", f"{folder}/{dataset}.json")
         monkeypatch.setattr(sys, "argv", ["prepare_dataset.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
+        status = 0
+        try:
             runpy.run_path(
                 str(REPOSITORY / "workflow/scripts/prepare_dataset.py"), run_name="__main__"
             )
-        return exit_.value.code, *capsys.readouterr()
+        except SystemExit as exit_:
+            status = exit_.code
+        return status, *capsys.readouterr()
 
     return run
 
 
-def test_the_script_writes_equal_bytes_wherever_the_files_came_from(
-    run_script, serve, mirror, tmp_path
-):
-    status, stdout, _ = run_script("--dataset", "toy", "--mirror", "no/such", mirror)
+def test_the_script_writes_equal_bytes_wherever_the_files_came_from(run_script, serve, mirror):
+    status, stdout, _ = run_script("toy", "--mirror", "no/such", mirror)
     assert status == 0
     assert f"toy/{IMAGES}: md5 verified, from {mirror}" in stdout
     assert "9 train, 3 validation, 4 test images" in stdout
 
     url = serve("good").url.removesuffix("toy/")
-    there = tmp_path / "there"
-    paths = ["--raw", there, "--output", there / "t.safetensors", "--provenance", there / "t.json"]
-    assert run_script("--dataset", "toy", "--mirror", "", "--mirror", url, *paths)[0] == 0
+    assert run_script("toy", "--mirror", "", url, folder="there")[0] == 0
 
-    assert (there / "t.safetensors").read_bytes() == Path("data/toy.safetensors").read_bytes()
-    records = [json.loads(file.read_text()) for file in (Path("data/toy.json"), there / "t.json")]
+    there = Path("there/toy.safetensors")
+    assert there.read_bytes() == Path("data/toy.safetensors").read_bytes()
+    records = [json.loads(Path(folder, "toy.json").read_text()) for folder in ("data", "there")]
     assert [record.pop("sources")[IMAGES] for record in records] == [str(mirror), f"{url}toy/"]
     assert records[0] == records[1]
 
 
 def test_the_script_needs_no_mirror_for_digits(run_script):
-    status, stdout, _ = run_script("--dataset", "digits", "--mirror")
+    status, stdout, _ = run_script("digits", "--mirror")
     assert status == 0
     assert "1197 train, 200 validation, 400 test images" in stdout
     assert datasets.load(Path("data/digits.safetensors"), "test").images.shape == (400, 1, 8, 8)
 
 
 def test_the_script_reports_errors_without_a_traceback(run_script, tmp_path):
-    status, stdout, stderr = run_script("--dataset", "toy", "--mirror", "no/such")
+    status, stdout, stderr = run_script("toy", "--mirror", "no/such")
     assert (status, stdout) == (1, "")
     assert stderr.startswith(f"error: cannot get {IMAGES} of toy")
     assert f"no/such: no such folder: {tmp_path / 'no/such'}" in stderr

@@ -31,7 +31,8 @@ def test_hashed_requirements_have_the_same_pins():
     for pin in PINS:
         name, version = re.sub(r"\[.*\]", "", pin).split("==")
         assert locked[name] == version
-    blocks = re.split(r"\n(?=\S)", text.strip())
+    blocks = re.findall(r"^[a-z].*(?:\n    .*)*", text, flags=re.MULTILINE)
+    assert len(blocks) >= len(locked)  # some stand once per platform
     assert all("--hash=sha256:" in block for block in blocks)
 
 
@@ -97,3 +98,5 @@ def test_no_data_model_or_registry_address_is_tracked():
         pytest.skip("not a git checkout")
     for name in listed.stdout.splitlines():
         assert not name.endswith((".gz", ".safetensors", ".pt", "uv.lock"))
+        if name.endswith((".txt", ".toml", ".yaml", ".md", ".html", ".json")):
+            assert "pythonhosted" not in (ROOT / name).read_text()

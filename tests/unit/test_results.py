@@ -55,6 +55,11 @@ def test_robust_accuracy_counts_images(images):
     assert (table["robust_accuracy"] <= table["high"]).all()
 
 
+def test_an_image_counted_twice_is_an_error(images):
+    with pytest.raises(ValueError, match="one row per image"):
+        robust_accuracy(pd.concat([images, images.iloc[:1]]))
+
+
 def test_tables_keep_the_regularizer_none_and_empty_numbers(tmp_path):
     path = tmp_path / "table.csv"
     pd.DataFrame({"regularizer": ["none", "gradient"], "value": [None, 0.5]}).to_csv(

@@ -18,7 +18,7 @@ rule attack:
     resources:
         mem_mb=3000,
         runtime=120,
-        gpu=1 if config["device"] == "cuda" else 0,
+        gpu=GPU,
     params:
         settings=attack_settings,
         device=config["device"],

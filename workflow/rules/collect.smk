@@ -37,9 +37,11 @@ rule collect:
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    params:
+        grid=grid_settings,
     shell:
-        "python {input.script} --training {input.training} --cells {output.cells} "
-        "--robustness {output.robustness} --curves {output.curves} > {log} 2>&1"
+        "python {input.script} --grid {params.grid:q} "
+        "--cells {output.cells} --robustness {output.robustness} --curves {output.curves} > {log} 2>&1"
 
 
 rule summarize:

@@ -17,7 +17,7 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 # The scripts import the library of this checkout, also where it is not installed (--sdm conda).
-shell.prefix("set -euo pipefail; export PYTHONPATH=src; ")
+shell.prefix("set -euo pipefail; export PYTHONPATH=src PYTHONUNBUFFERED=1; ")
 
 RESULTS = f"results/{config['name']}"
 REPORT = f"reports/{config['name']}"
@@ -27,10 +27,12 @@ CELL = "{dataset}/{regularizer}/lam~{lam}/seed~{seed}"
 DATASETS = {entry["name"]: entry for entry in config["datasets"]}
 REGULARIZERS = {entry["name"]: entry for entry in config["regularizers"]}
 RECOVERY = config["recovery"]
+# One job at a time per GPU: profiles/default has one. With `auto`, Snakemake cannot know.
+GPU = 1 if config["device"] == "cuda" else 0
 
 # One canonical text per weight: it names the files and is converted back in one place, below.
 LAM = {
-    name: {f"{lam:g}": lam for lam in entry["lam"]}
+    name: {f"{lam:g}": float(lam) for lam in entry["lam"]}
     for name, entry in REGULARIZERS.items()
 }
 
@@ -87,6 +89,15 @@ MODULES = {
         "regularizers",
         "training",
     ],
+    "measure_cost": [
+        "curvature",
+        "datasets",
+        "errors",
+        "files",
+        "models",
+        "regularizers",
+        "training",
+    ],
     "plot_recovery": ["results"],
     "plot_examples": ["datasets", "errors", "files"],
 }
@@ -129,7 +140,8 @@ def cell_settings(wildcards, seed=None):
             "model": config["model"],
             "regularizer": {key: entry[key] for key in entry if key != "name"},
             "training": config["training"],
-        }
+        },
+        sort_keys=True,
     )
 
 
@@ -137,7 +149,35 @@ def attack_settings(wildcards):
     """Everything that a cell's evaluation depends on beside the trained network, as JSON."""
     epsilons = DATASETS[wildcards.dataset]["epsilons"]
     return json.dumps(
-        {"cell": cell(wildcards), "epsilons": epsilons} | config["evaluation"]
+        {"cell": cell(wildcards), "epsilons": epsilons} | config["evaluation"],
+        sort_keys=True,
+    )
+
+
+def cost_settings(wildcards):
+    """What the steps that are timed depend on: every regularizer, at its first weight."""
+    return json.dumps(
+        {
+            "model": config["model"],
+            "batch_size": config["training"]["batch_size"],
+            "regularizers": {
+                name: {key: entry[key] for key in entry if key != "name"}
+                | {"lam": float(entry["lam"][0])}
+                for name, entry in REGULARIZERS.items()
+            },
+        }
+    )
+
+
+def grid_settings(wildcards):
+    """The cells to collect, as JSON; thousands of paths would not fit into a command line."""
+    return json.dumps(
+        {
+            "results": RESULTS,
+            "datasets": list(DATASETS),
+            "regularizers": {name: list(lams) for name, lams in LAM.items()},
+            "seeds": config["seeds"],
+        }
     )
 
 

@@ -15,7 +15,7 @@ rule measure_recovery:
     resources:
         mem_mb=3000,
         runtime=120,
-        gpu=1 if config["device"] == "cuda" else 0,
+        gpu=GPU,
     params:
         settings=lambda wildcards: cell_settings(wildcards, seed=config["seeds"][0]),
         recovery=json.dumps(RECOVERY),
@@ -51,3 +51,28 @@ rule plot_recovery:
     shell:
         "python {input.script} --recovery {input.recovery} --dataset {wildcards.dataset} "
         "--output {output} > {log} 2>&1"
+
+
+rule measure_cost:
+    input:
+        script="workflow/scripts/measure_cost.py",
+        library=modules("measure_cost"),
+        data="data/{dataset}.safetensors",
+    output:
+        f"{RESULTS}/cost/{{dataset}}.csv",
+    log:
+        f"{LOGS}/cost/{{dataset}}.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+        gpu=GPU,
+    params:
+        settings=cost_settings,
+        device=config["device"],
+    shell:
+        "python {input.script} --dataset {wildcards.dataset} --settings {params.settings:q} "
+        "--data {input.data} --device {params.device} --threads {threads} --output {output} "
+        "> {log} 2>&1"

@@ -75,7 +75,7 @@ rule plot_cost:
         script="workflow/scripts/plot_cost.py",
         style=STYLE,
         library=modules("plot_cost"),
-        cells=f"{REPORT}/tables/cells.csv",
+        cost=[f"{RESULTS}/cost/{dataset}.csv" for dataset in DATASETS],
     output:
         pdf=f"{REPORT}/figures/cost.pdf",
         png=report(
@@ -90,7 +90,7 @@ rule plot_cost:
     conda:
         "../../envs/pipeline.yaml"
     shell:
-        "python {input.script} --cells {input.cells} --output {output} > {log} 2>&1"
+        "python {input.script} --cost {input.cost} --output {output} > {log} 2>&1"
 
 
 rule plot_learning_curves:

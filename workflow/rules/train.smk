@@ -17,12 +17,12 @@ rule train:
     resources:
         mem_mb=3000,
         runtime=120,
-        gpu=1 if config["device"] == "cuda" else 0,
+        gpu=GPU,
     params:
         settings=cell_settings,
         device=config["device"],
     shell:
         "python {input.script} --settings {params.settings:q} --data {input.data} "
-        "--library {input.library} --device {params.device} --threads {threads} "
+        "--library {input.script} {input.library} --device {params.device} --threads {threads} "
         "--model {output.model} --training {output.training} --curve {output.curve} "
         "> {log} 2>&1"

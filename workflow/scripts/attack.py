@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save
 
 from input_hessian.attacks import AttackSettings, run_attack
-from input_hessian.datasets import DATASETS, evaluation_subset, load
+from input_hessian.datasets import evaluation_subset, load
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
 from input_hessian.models import load_model
 from input_hessian.provenance import environment
-from input_hessian.training import evaluate, predict, resolve_device
+from input_hessian.training import configure, evaluate, predict
 
 
 def main() -> None:
@@ -30,8 +30,7 @@ def main() -> None:
     parser.add_argument("--examples", type=Path, required=True, help="output: images, safetensors")
     args = parser.parse_args()
 
-    torch.set_num_threads(args.threads)
-    device = resolve_device(args.device)
+    device = configure(args.device, args.threads)
     cell = args.settings["cell"]
     test = load(args.data, "test")
     chosen = torch.from_numpy(evaluation_subset(args.settings["images"], len(test.labels)))
@@ -40,9 +39,7 @@ def main() -> None:
     clean = predict(model, images).argmax(1) == labels
 
     # The first image of each class in the subset, for the figure of adversarial examples.
-    shown = torch.tensor(
-        [int((labels == k).nonzero()[0]) for k in range(len(DATASETS[cell["dataset"]].class_names))]
-    )
+    shown = torch.tensor([int((labels == label).nonzero()[0]) for label in labels.unique()])
     examples = {"images": images[shown], "labels": labels[shown]}
     tables = []
 

@@ -8,30 +8,41 @@ import pandas as pd
 
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
-from input_hessian.results import CELL, robust_accuracy, worst_case
+from input_hessian.results import CELL, robust_accuracy, wilson_interval, worst_case
+
+
+def cell_folders(grid: dict) -> list[Path]:
+    """Return the folder of every cell of the grid."""
+    return [
+        Path(grid["results"]) / dataset / regularizer / f"lam~{lam}" / f"seed~{seed}"
+        for dataset in grid["datasets"]
+        for regularizer, lams in grid["regularizers"].items()
+        for lam in lams
+        for seed in grid["seeds"]
+    ]
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--training", type=Path, nargs="+", required=True, help="training.json files"
-    )
+    parser.add_argument("--grid", type=json.loads, required=True, help="which cells, as JSON")
     parser.add_argument("--cells", type=Path, required=True, help="output: one row per cell")
     parser.add_argument("--robustness", type=Path, required=True, help="output: a row per attack")
     parser.add_argument("--curves", type=Path, required=True, help="output: one row per epoch")
     args = parser.parse_args()
 
     cells, robustness, curves = [], [], []
-    for path in args.training:
-        training = json.loads(path.read_text())
-        evaluation = json.loads(path.with_name("evaluation.json").read_text())
+    for folder in cell_folders(args.grid):
+        training = json.loads((folder / "training.json").read_text())
+        evaluation = json.loads((folder / "evaluation.json").read_text())
         identity = {key: training[key] for key in CELL}
         training.pop("settings")
         evaluation.pop("evaluated_with")
-        cells.append(training | evaluation)
-        curves.append(pd.read_csv(path.with_name("curve.csv")).assign(**identity))
-        images = pd.read_parquet(path.with_name("images.parquet"))
+        n = evaluation["test_images"]
+        low, high = wilson_interval(round(evaluation["test_accuracy"] * n), n)
+        cells.append(training | evaluation | {"test_low": low, "test_high": high})
+        curves.append(pd.read_csv(folder / "curve.csv").assign(**identity))
+        images = pd.read_parquet(folder / "images.parquet")
         if images.empty:  # the cell diverged: its status says so in the table of cells
             continue
         images = images[["index", "attack", "norm", "epsilon", "robust"]]

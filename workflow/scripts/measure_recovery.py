@@ -13,7 +13,7 @@ from input_hessian.curvature import InputHessian, OperatorNorm, operator_norm
 from input_hessian.datasets import DATASETS, evaluation_subset, load
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
-from input_hessian.training import TrainingSettings, resolve_device, train
+from input_hessian.training import TrainingSettings, configure, train
 
 TRUE_NORM = {"method": "lanczos", "start": "random", "hvps": 80, "tolerance": 1e-4}
 
@@ -52,7 +52,7 @@ class Measuring:
         generator = torch.Generator(self.images.device).manual_seed(0)
         true = operator_norm(hessian, generator=generator, **TRUE_NORM)
         for names, found in estimates(hessian, self.settings):
-            fraction = found.norm / true.norm
+            fraction = found.norm / true.norm.clamp_min(torch.finfo(true.norm.dtype).tiny)
             self.rows.append(
                 {
                     "step": self.step,
@@ -76,8 +76,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="output, CSV")
     args = parser.parse_args()
 
-    torch.set_num_threads(args.threads)
-    device = resolve_device(args.device)
+    device = configure(args.device, args.threads)
     cell = args.settings["cell"]
     dataset = DATASETS[cell["dataset"]]
     training = TrainingSettings(**args.settings["training"], seed=cell["seed"])

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from plotting import DATASETS, regularizer_styles, save
 
 from input_hessian.results import read_table
@@ -12,43 +13,49 @@ from input_hessian.results import read_table
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=Path, required=True, help="table of collect")
+    parser.add_argument("--cost", type=Path, nargs="+", required=True, help="one per dataset")
     parser.add_argument("--output", type=Path, nargs="+", required=True)
     args = parser.parse_args()
-    cells = read_table(args.cells)
-    cells = cells[cells["milliseconds_per_step"].notna()]
-    styles = regularizer_styles(cells["regularizer"])
-    names = list(cells["regularizer"].unique())
-    datasets = list(cells["dataset"].unique())
+    table = pd.concat(map(read_table, args.cost))
+    names = list(table["regularizer"].unique())
+    unit = "none" if "none" in names else names[0]
+    styles = regularizer_styles(names)
+    datasets = list(table["dataset"].unique())
 
     figure, grid = plt.subplots(
-        1, len(datasets), figsize=(2.8 * len(datasets) + 1, 2.8), sharey=True, squeeze=False
+        1,
+        len(datasets),
+        figsize=(0.7 * len(datasets) * len(names) + 1.2, 3),
+        sharey=True,
+        squeeze=False,
     )
     for axes, dataset in zip(grid[0], datasets, strict=True):
-        here = cells[cells["dataset"] == dataset]
-        plain = here.loc[here["regularizer"] == "none", "milliseconds_per_step"]
-        unit = plain.median() if len(plain) else 1.0
+        rows = table[table["dataset"] == dataset]
+        times = rows.pivot(index="round", columns="regularizer", values="milliseconds")
+        ratios = times.div(times[unit], axis=0)  # within a round, neighbours slow all alike
         for x, name in enumerate(names):
-            ratios = here.loc[here["regularizer"] == name, "milliseconds_per_step"] / unit
-            middle = ratios.median()
-            axes.bar(x, middle, color=styles[name]["color"], alpha=0.35, width=0.6)
-            # One dot per cell, side by side, so that the spread is seen and not summarised.
-            offsets = [x + 0.4 * (i / max(len(ratios) - 1, 1) - 0.5) for i in range(len(ratios))]
-            axes.plot(offsets, ratios, ls="", marker="o", ms=3, color=styles[name]["color"])
+            low, middle, high = ratios[name].quantile([0.25, 0.5, 0.75])
+            axes.bar(x, middle, color=styles[name]["color"], alpha=0.4, width=0.6)
+            if name != unit:
+                error = [[middle - low], [high - middle]]
+                axes.errorbar(x, middle, error, color=styles[name]["color"], capsize=3)
             axes.annotate(
-                f"{middle:.1f}x" if len(plain) else f"{middle:.0f} ms",
-                (x, max(middle, ratios.max())),
+                f"{middle:.1f}x",
+                (x, high),
                 ha="center",
                 xytext=(0, 4),
                 textcoords="offset points",
             )
-        axes.set_xticks(range(len(names)), names)
-        axes.set_title(
-            DATASETS.get(dataset, dataset) + (f" (1x = {unit:.1f} ms)" if len(plain) else "")
-        )
+        axes.set_xticks(range(len(names)), names, rotation=20 if len(names) > 4 else 0)
+        axes.set_title(f"{DATASETS.get(dataset, dataset)} (1x = {times[unit].median():.1f} ms)")
         axes.grid(axis="x", visible=False)
-        axes.margins(y=0.15)
-    grid[0][0].set_ylabel("training step / plain step" if len(plain) else "training step (ms)")
+        axes.margins(y=0.12)
+    grid[0][0].set_ylabel(f"training step / step with {unit}")
+    rounds, batch = table["round"].nunique(), table["batch_size"].iloc[0]
+    figure.suptitle(
+        f"Cost of one training step, batch {batch}: median and quartiles of {rounds} rounds",
+        fontsize=9,
+    )
     save(figure, args.output)
 
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from plotting import DATASETS, NORMS, save
+from plotting import DATASETS, NORMS, nothing_to_draw, save
 from safetensors.torch import load_file
 
 from input_hessian import datasets
@@ -26,7 +26,9 @@ def main() -> None:
         tensors = load_file(path)
         if f"pgd_{args.norm}_images" in tensors:
             rows.append((training, tensors))
-    columns = len(names)
+    if not rows:
+        return nothing_to_draw(args.output)
+    columns = len(rows[0][1]["labels"])
     figure, grid = plt.subplots(
         len(rows) + 1, columns, figsize=(0.85 * columns + 1, 1.05 * (len(rows) + 1)), squeeze=False
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
-from plotting import DATASETS, lam_colours, save
+from plotting import DATASETS, lam_colours, nothing_to_draw, save
 
 from input_hessian.results import read_table
 
@@ -19,12 +19,14 @@ def main() -> None:
     args = parser.parse_args()
     table = read_table(args.curves)
     table = table[table["dataset"] == args.dataset]
+    if table.empty:
+        return nothing_to_draw(args.output)
     names = list(table["regularizer"].unique())
     colours = {0: (0, 0, 0), **lam_colours(table.loc[table["lam"] > 0, "lam"])}
     panels = {
         "accuracy": ("training accuracy (%)", 100),
         "validation_accuracy": ("validation accuracy (%)", 100),
-        "penalty": ("mean penalty (nats)", 1),
+        "penalty": ("weighted penalty (nats)", 1),
     }
     figure, grid = plt.subplots(
         3,

@@ -5,9 +5,22 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from plotting import DATASETS, NORMS, regularizer_styles, save
+import pandas as pd
+from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
 
 from input_hessian.results import read_table
+
+
+def mean_and_error(rows: pd.DataFrame, column: str, low: str, high: str):
+    """Return the mean per weight, in percent, and the lengths of its error bar down and up.
+
+    Over several seeds their standard deviation; for one seed the 95% Wilson interval of the images.
+    """
+    by_lam = 100 * rows.groupby("lam")[[column, low, high]].mean()
+    if rows["seed"].nunique() > 1:
+        spread = 100 * rows.groupby("lam")[column].std().fillna(0)
+        return by_lam[column], [spread, spread]
+    return by_lam[column], [by_lam[column] - by_lam[low], by_lam[high] - by_lam[column]]
 
 
 def main() -> None:
@@ -21,7 +34,11 @@ def main() -> None:
     cells = read_table(args.cells)
     robustness = read_table(args.robustness)
     keys = ["dataset", "regularizer", "lam", "seed"]
-    table = robustness[robustness["attack"] == "worst"].merge(cells[[*keys, "test_accuracy"]])
+    table = robustness[robustness["attack"] == "worst"].merge(
+        cells[[*keys, "test_accuracy", "test_low", "test_high"]]
+    )
+    if table.empty:
+        return nothing_to_draw(args.output)
     styles = regularizer_styles(cells["regularizer"])
     columns = max(sum(len(radii) for radii in norms.values()) for norms in args.headline.values())
 
@@ -41,29 +58,22 @@ def main() -> None:
                 & (table["epsilon"] == epsilon)
             ]
             for order, (name, rows) in enumerate(here.groupby("regularizer", sort=False)):
-                measures = ["test_accuracy", "robust_accuracy"]
-                means = 100 * rows.groupby("lam")[measures].mean()
-                spread = 100 * rows.groupby("lam")[measures].std()
-                if rows["seed"].nunique() == 1:  # then the images' sampling error: 95% Wilson
-                    by_lam = rows.set_index("lam").loc[means.index]
-                    error = [means["robust_accuracy"] - 100 * by_lam["low"]]
-                    error += [100 * by_lam["high"] - means["robust_accuracy"]]
-                else:
-                    error = spread["robust_accuracy"]
+                clean, across = mean_and_error(rows, "test_accuracy", "test_low", "test_high")
+                robust, along = mean_and_error(rows, "robust_accuracy", "low", "high")
                 axes.errorbar(
-                    means["test_accuracy"],
-                    means["robust_accuracy"],
-                    xerr=spread["test_accuracy"],
-                    yerr=error,
+                    clean,
+                    robust,
+                    xerr=across,
+                    yerr=along,
                     elinewidth=0.8,
                     label=name,
                     **styles[name],
                 )
                 # Only the ends are labelled: the weight grows from one to the other.
-                for lam in {means.index[0], means.index[-1]} if name != "none" else ():
+                for lam in {robust.index[0], robust.index[-1]} if name != "none" else ():
                     axes.annotate(
                         f"{lam:g}",
-                        means.loc[lam],
+                        (clean[lam], robust[lam]),
                         xytext=(4, 3 if order % 2 else -8),
                         textcoords="offset points",
                         fontsize=7,
@@ -76,8 +86,11 @@ def main() -> None:
         row[0].set_ylabel("robust accuracy (%)")
     for axes in grid[-1]:
         axes.set_xlabel("clean accuracy (%)")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    # From all panels: a regularizer whose cells diverged on one dataset is missing from its row.
+    entries = {}
+    for axes in grid.flat:
+        entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries))
     save(figure, args.output)
 
 

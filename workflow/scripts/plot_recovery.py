@@ -22,9 +22,12 @@ def main() -> None:
     args = parser.parse_args()
     table = pd.concat(map(read_table, args.recovery))
     table["estimator"] = table["method"] + ", " + table["start"] + " start"
+    if "step_size" in table:  # ascent alone has one
+        steps = table["step_size"].map(", step {:g}".format).where(table["step_size"].notna(), "")
+        table["estimator"] += steps
     names = list(table["estimator"].unique())
-    looks = zip(sns.color_palette("colorblind"), "osD^vP", strict=False)
-    styles = dict(zip(names, looks, strict=False))
+    palette = sns.color_palette("colorblind")
+    styles = {name: (palette[i % 10], "osD^vPX*"[i % 8]) for i, name in enumerate(names)}
     lams = sorted(table["lam"].unique())
     figure, grid = plt.subplots(
         len(MEASURES),
@@ -38,6 +41,7 @@ def main() -> None:
         for axes, lam in zip(row, lams, strict=True):
             for name in names:
                 rows = table[(table["lam"] == lam) & (table["estimator"] == name)]
+                rows = rows.groupby(["hvps", "step"], as_index=False)[column].mean()  # over draws
                 found = rows.groupby("hvps")[column].agg(["mean", "min", "max"])
                 colour, marker = styles[name]
                 axes.plot(found.index, found["mean"], color=colour, marker=marker, label=name)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from plotting import DATASETS, NORMS, lam_colours, save
+from plotting import DATASETS, NORMS, lam_colours, nothing_to_draw, save
 
 from input_hessian.results import read_table
 
@@ -32,6 +32,8 @@ def main() -> None:
     args = parser.parse_args()
     table = read_table(args.robustness)
     table = table[(table["dataset"] == args.dataset) & (table["attack"] == "worst")]
+    if table.empty:
+        return nothing_to_draw(args.output)
     plain = table[table["regularizer"] == "none"]
     names = [name for name in table["regularizer"].unique() if name != "none"] or ["none"]
     colours = lam_colours(table.loc[table["regularizer"] != "none", "lam"])

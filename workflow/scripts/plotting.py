@@ -20,12 +20,11 @@ MARKERS = "osD^vP*X"
 
 def regularizer_styles(names: Iterable[str]) -> dict[str, dict[str, object]]:
     """Return colour and marker per regularizer: black for plain training, else colour-blind safe."""
-    names = list(dict.fromkeys(names))
-    others = [name for name in names if name != "none"]
-    palette = sns.color_palette("colorblind", len(others))
-    styles = {
-        name: {"color": colour, "marker": marker}
-        for name, colour, marker in zip(others, palette, MARKERS, strict=False)
+    others = [name for name in dict.fromkeys(names) if name != "none"]
+    palette = sns.color_palette("colorblind")
+    styles = {  # with more than eight, markers and colours repeat out of step
+        name: {"color": palette[i % len(palette)], "marker": MARKERS[i % len(MARKERS)]}
+        for i, name in enumerate(others)
     }
     return {"none": {"color": "black", "marker": "x"}, **styles}
 
@@ -34,6 +33,14 @@ def lam_colours(lams: Iterable[float]) -> dict[float, tuple]:
     """Return one colour per weight, light to dark as it grows (perceptually uniform)."""
     lams = sorted(set(lams))
     return dict(zip(lams, sns.color_palette("flare", len(lams)), strict=True))
+
+
+def nothing_to_draw(paths: Iterable[Path]) -> None:
+    """Write a figure that says that no cell finished."""
+    figure, axes = plt.subplots(figsize=(4, 1))
+    axes.text(0.5, 0.5, "every cell diverged: see tables/cells.csv", ha="center", va="center")
+    axes.axis("off")
+    save(figure, paths)
 
 
 def save(figure: Figure, paths: Iterable[Path]) -> None:

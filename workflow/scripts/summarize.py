@@ -8,14 +8,18 @@ import pandas as pd
 
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
-from input_hessian.results import read_table
+from input_hessian.results import read_table, wilson_interval
 
 KEYS = ["dataset", "regularizer", "lam"]
 NORMS = {"linf": "l∞", "l2": "l2"}
 
 
 def summarize(cells: pd.DataFrame, robustness: pd.DataFrame, headline: dict) -> pd.DataFrame:
-    """Return mean, standard deviation and number of seeds of clean and worst-case accuracy."""
+    """Return mean, standard deviation and number of seeds of clean and worst-case accuracy.
+
+    Cells that diverged count nowhere; the Markdown table names them.
+    """
+    cells = cells[cells["status"] == "finished"]
     measured = [cells.assign(measure="clean", value=cells["test_accuracy"])]
     worst = robustness[robustness["attack"] == "worst"]
     for dataset, radii in headline.items():
@@ -31,6 +35,12 @@ def summarize(cells: pd.DataFrame, robustness: pd.DataFrame, headline: dict) -> 
     return values.agg(mean="mean", std="std", seeds="count").reset_index()
 
 
+def sampling_error(accuracy: float, n: int) -> float:
+    """Return half the width of the 95% Wilson interval: what n images leave open of one network."""
+    low, high = wilson_interval(round(accuracy * n), n)
+    return (high - low) / 2
+
+
 def percent(values: pd.Series) -> pd.Series:
     """Format fractions as percentages with one decimal."""
     return (100 * values).map("{:.1f}".format)
@@ -43,10 +53,15 @@ def markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataFram
         seeds = rows["seeds"].max()
         attacked = robustness.loc[robustness["dataset"] == dataset, "n"].max()
         clean = cells.loc[cells["dataset"] == dataset, "test_images"].max()
-        spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-        text = percent(rows["mean"])
         if seeds > 1:
-            text = text + " ± " + percent(rows["std"])
+            spread = f"mean ± standard deviation over {seeds} seeds"
+            text = percent(rows["mean"]) + " ± " + percent(rows["std"])
+            text = text.str.replace(" ± nan", " (1 seed)")
+        else:
+            spread = "one seed ± half the 95% Wilson interval of the images"
+            n = [int(clean if m == "clean" else attacked) for m in rows["measure"]]
+            error = [sampling_error(p, size) for p, size in zip(rows["mean"], n, strict=True)]
+            text = percent(rows["mean"]) + " ± " + percent(pd.Series(error, rows.index))
         wide = rows.assign(text=text).pivot_table(
             index=["regularizer", "lam"],
             columns="measure",

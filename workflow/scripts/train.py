@@ -4,14 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-
 from input_hessian import models, regularizers
 from input_hessian.datasets import DATASETS, load
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
 from input_hessian.provenance import environment, fingerprint, peak_memory_mb
-from input_hessian.training import TrainingSettings, resolve_device, train
+from input_hessian.training import TrainingSettings, configure, train
 
 
 def main() -> None:
@@ -27,9 +25,7 @@ def main() -> None:
     parser.add_argument("--curve", type=Path, required=True, help="output, CSV")
     args = parser.parse_args()
 
-    torch.set_num_threads(args.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    device = resolve_device(args.device)
+    device = configure(args.device, args.threads)
     cell = args.settings["cell"]
     dataset = DATASETS[cell["dataset"]]
     model_settings = {
