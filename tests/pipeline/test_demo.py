@@ -206,10 +206,10 @@ def test_cell_is_repeated_bit_by_bit_after_kill_minus_nine(demo):
     assert "resuming after epoch" in log.read_text()
     assert model.read_bytes() == expected
     assert not checkpoint.exists()
-    # The network is the same, so no attack is repeated; its new times are drawn.
+    # The network is the same, so no attack is repeated; only its new times are collected.
     planned = demo.planned()
-    assert not {"train", "attack", "plot_robustness"} & set(planned)
-    assert {"collect", "plot_cost"} <= set(planned)
+    assert "collect" in planned
+    assert not {"train", "attack"} & set(planned)
     demo.snakemake("--cores", "all")
 
 

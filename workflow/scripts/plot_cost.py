@@ -25,7 +25,7 @@ def main() -> None:
     figure, grid = plt.subplots(
         1,
         len(datasets),
-        figsize=(0.7 * len(datasets) * len(names) + 1.2, 3),
+        figsize=(0.75 * len(datasets) * len(names) + 1.2, 3.2),
         sharey=True,
         squeeze=False,
     )
@@ -53,7 +53,7 @@ def main() -> None:
     grid[0][0].set_ylabel(f"training step / step with {unit}")
     rounds, batch = table["round"].nunique(), table["batch_size"].iloc[0]
     figure.suptitle(
-        f"Cost of one training step, batch {batch}: median and quartiles of {rounds} rounds",
+        f"Cost of one training step, batch {batch}:\nmedian and quartiles of {rounds} rounds",
         fontsize=9,
     )
     save(figure, args.output)
