@@ -106,12 +106,19 @@ def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
         names = [entry["name"] for entry in config[key]]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"{key}: the name {name!r} is given {names.count(name)} times, expected once"
+    known = [dataset["name"] for dataset in config["datasets"]]
     for i, entry in enumerate(config["regularizers"]):
         if (entry["name"] == "none") != (entry["penalty"] == "none"):
             yield (
                 f"regularizers[{i}]: name {entry['name']!r} with penalty {entry['penalty']!r}, "
                 "expected the name none for the penalty none and for no other: it is the baseline"
             )
+        for name in entry.get("datasets", []):
+            if name not in known:
+                yield (
+                    f"regularizers[{i}].datasets: got {name!r}, expected names of datasets: "
+                    f"{', '.join(known)}"
+                )
         paths = [f"{lam:g}" for lam in entry["lam"]]
         if len(set(paths)) < len(paths):
             yield (
@@ -119,12 +126,13 @@ def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
                 "their first six digits, because these name the cells"
             )
     images = config["evaluation"]["images"]
+    smallest = min(known, key=TEST_IMAGES.__getitem__)
+    if images > TEST_IMAGES[smallest]:
+        yield (
+            f"evaluation.images: got {images}, expected at most the {TEST_IMAGES[smallest]} test "
+            f"images of {smallest}"
+        )
     for i, dataset in enumerate(config["datasets"]):
-        if images > TEST_IMAGES[dataset["name"]]:
-            yield (
-                f"evaluation.images: got {images}, expected at most the "
-                f"{TEST_IMAGES[dataset['name']]} test images of {dataset['name']}"
-            )
         for norm, radii in dataset["epsilons"].items():
             if radii != sorted(radii):
                 yield (

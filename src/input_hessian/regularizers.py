@@ -17,6 +17,7 @@ from torch import Tensor
 
 from input_hessian.curvature import InputHessian, operator_norm, vector_norm
 from input_hessian.errors import UserError
+from input_hessian.taylor import LayerwiseHessian, UnsupportedLayerError
 
 Model = Callable[[Tensor], Tensor]
 
@@ -108,7 +109,7 @@ class InputGradient:
     squared: bool
 
     def __call__(self, model, images, labels, generator):
-        hessian = InputHessian(model, images, labels)
+        hessian = _derivatives(model, images, labels)
         norm = vector_norm(hessian.gradient)
         return Objective(hessian.loss, self.lam * _power(norm, self.squared), hessian.logits)
 
@@ -129,7 +130,7 @@ class InputHessianNorm:
     estimator: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, model, images, labels, generator):
-        hessian = InputHessian(model, images, labels)
+        hessian = _derivatives(model, images, labels)
         norm = _training_norm(hessian, self.estimator, generator)
         return Objective(hessian.loss, self.lam * _power(norm, self.squared), hessian.logits)
 
@@ -151,14 +152,22 @@ class TaylorBound:
     estimator: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, model, images, labels, generator):
-        hessian = InputHessian(model, images, labels)
+        hessian = _derivatives(model, images, labels)
         first = self.lam * vector_norm(hessian.gradient)
         second = self.lam**2 / 2 * _training_norm(hessian, self.estimator, generator)
         return Objective(hessian.loss, first + second, hessian.logits)
 
 
+def _derivatives(model: Model, images: Tensor, labels: Tensor) -> LayerwiseHessian | InputHessian:
+    """Return the fast passes where every layer is known to them, else double backpropagation."""
+    try:
+        return LayerwiseHessian(model, images, labels)
+    except UnsupportedLayerError:
+        return InputHessian(model, images, labels)
+
+
 def _training_norm(
-    hessian: InputHessian, estimator: dict[str, Any], generator: torch.Generator
+    hessian: LayerwiseHessian | InputHessian, estimator: dict[str, Any], generator: torch.Generator
 ) -> Tensor:
     return operator_norm(hessian, create_graph=True, generator=generator, **estimator).norm
 

@@ -87,7 +87,7 @@ def test_penalties_do_what_they_are_for(demo):
 
 def test_records_say_where_they_come_from(demo):
     record = json.loads((demo.path / CELL / "training.json").read_text())
-    assert record["settings"]["regularizer"]["estimator"]["hvps"] == 1
+    assert record["settings"]["regularizer"]["estimator"]["hvps"] == 2
     assert (record["regularizer"], record["lam"], record["seed"]) == ("hessian", 1, 0)
     assert record["train_seconds"] > 0
     assert record["peak_memory_mb"] > 50

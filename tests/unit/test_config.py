@@ -59,7 +59,7 @@ def test_every_regularizer_of_every_configuration_can_be_built():
     for path in CONFIGS:
         for entry in yaml.safe_load(path.read_text())["regularizers"]:
             for lam in entry["lam"]:
-                options = {k: v for k, v in entry.items() if k not in ("name", "lam")}
+                options = {k: v for k, v in entry.items() if k not in ("name", "lam", "datasets")}
                 regularizers.build(lam=lam, **options)
 
 
@@ -112,6 +112,11 @@ CASES = {
         ["datasets", 0, "epsilons", "linf"],
         [-0.1],
         ["datasets[0].epsilons.linf[0]: got -0.1, expected a number greater than 0"],
+    ),
+    "regularizer on an unknown dataset": (
+        ["regularizers", 1, "datasets"],
+        ["cifar"],
+        ["regularizers[1].datasets: got 'cifar', expected names of datasets: mnist, fashion_mnist"],
     ),
     "unsorted epsilons": (
         ["datasets", 0, "epsilons", "l2"],
@@ -167,15 +172,9 @@ CASES = {
         ["regularizers[0]: name 'plain' with penalty 'none'", "it is the baseline"],
     ),
     "more images than there are": (
-        ["datasets"],
-        [
-            {
-                "name": "digits",
-                "epsilons": {"linf": [0.1], "l2": [1]},
-                "headline": {"linf": [0.1], "l2": [1]},
-            }
-        ],
-        ["evaluation.images: got 1000, expected at most the 400 test images of digits"],
+        ["evaluation", "images"],
+        10_001,
+        ["evaluation.images: got 10001, expected at most the 10000 test images of mnist"],
     ),
     "attack stated twice": (
         ["evaluation", "attacks", 1],

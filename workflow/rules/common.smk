@@ -61,6 +61,7 @@ MODULES = {
         "models",
         "provenance",
         "regularizers",
+        "taylor",
         "training",
     ],
     "attack": [
@@ -72,6 +73,7 @@ MODULES = {
         "models",
         "provenance",
         "regularizers",
+        "taylor",
         "training",
     ],
     "collect": ["errors", "files", "results"],
@@ -87,6 +89,7 @@ MODULES = {
         "files",
         "models",
         "regularizers",
+        "taylor",
         "training",
     ],
     "measure_cost": [
@@ -96,6 +99,7 @@ MODULES = {
         "files",
         "models",
         "regularizers",
+        "taylor",
         "training",
     ],
     "plot_recovery": ["results"],
@@ -109,15 +113,30 @@ def modules(script):
     return [f"src/input_hessian/{name}.py" for name in names]
 
 
-def cells(pattern, dataset=None):
-    """Paths of a pattern for every cell of the configuration, or of one dataset."""
+def trained(dataset):
+    """Names of the regularizers that are trained on a dataset: all that do not name others."""
     return [
-        pattern.format(dataset=name, regularizer=regularizer, lam=lam, seed=seed)
-        for name in ([dataset] if dataset else DATASETS)
-        for regularizer in REGULARIZERS
-        for lam in LAM[regularizer]
+        name
+        for name, entry in REGULARIZERS.items()
+        if dataset in entry.get("datasets", DATASETS)
+    ]
+
+
+def cells(pattern):
+    """Paths of a pattern for every cell of the configuration."""
+    return [
+        pattern.format(dataset=dataset, regularizer=name, lam=lam, seed=seed)
+        for dataset in DATASETS
+        for name in trained(dataset)
+        for lam in LAM[name]
         for seed in config["seeds"]
     ]
+
+
+def penalty(name, lam):
+    """Keywords of a regularizer of the library: its entry, without what only names cells."""
+    entry = REGULARIZERS[name] | {"lam": float(lam)}
+    return {key: entry[key] for key in entry if key not in ("name", "datasets")}
 
 
 def cell(wildcards, seed=None):
@@ -133,12 +152,11 @@ def cell(wildcards, seed=None):
 def cell_settings(wildcards, seed=None):
     """Everything that a cell's training depends on, as JSON."""
     identity = cell(wildcards, seed)
-    entry = REGULARIZERS[wildcards.regularizer] | {"lam": identity["lam"]}
     return json.dumps(
         {
             "cell": identity,
             "model": config["model"],
-            "regularizer": {key: entry[key] for key in entry if key != "name"},
+            "regularizer": penalty(wildcards.regularizer, identity["lam"]),
             "training": config["training"],
         },
         sort_keys=True,
@@ -161,9 +179,8 @@ def cost_settings(wildcards):
             "model": config["model"],
             "batch_size": config["training"]["batch_size"],
             "regularizers": {
-                name: {key: entry[key] for key in entry if key != "name"}
-                | {"lam": float(entry["lam"][0])}
-                for name, entry in REGULARIZERS.items()
+                name: penalty(name, REGULARIZERS[name]["lam"][0])
+                for name in trained(wildcards.dataset)
             },
         }
     )
@@ -174,8 +191,10 @@ def grid_settings(wildcards):
     return json.dumps(
         {
             "results": RESULTS,
-            "datasets": list(DATASETS),
-            "regularizers": {name: list(lams) for name, lams in LAM.items()},
+            "datasets": {
+                dataset: {name: list(LAM[name]) for name in trained(dataset)}
+                for dataset in DATASETS
+            },
             "seeds": config["seeds"],
         }
     )
@@ -193,10 +212,10 @@ def shown_cells(wildcards):
         pattern.format(
             dataset=wildcards.dataset,
             regularizer=name,
-            lam=list(lams)[len(lams) // 2],
+            lam=list(LAM[name])[len(LAM[name]) // 2],
             seed=config["seeds"][0],
         )
-        for name, lams in LAM.items()
+        for name in trained(wildcards.dataset)
     ]
 
 

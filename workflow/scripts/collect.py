@@ -15,8 +15,8 @@ def cell_folders(grid: dict) -> list[Path]:
     """Return the folder of every cell of the grid."""
     return [
         Path(grid["results"]) / dataset / regularizer / f"lam~{lam}" / f"seed~{seed}"
-        for dataset in grid["datasets"]
-        for regularizer, lams in grid["regularizers"].items()
+        for dataset, regularizers in grid["datasets"].items()
+        for regularizer, lams in regularizers.items()
         for lam in lams
         for seed in grid["seeds"]
     ]

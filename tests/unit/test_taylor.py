@@ -1,0 +1,115 @@
+"""Taylor propagation against double backpropagation: the same values, the same derivatives."""
+
+import gc
+import itertools
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from input_hessian import InputHessian, models, operator_norm
+from input_hessian.curvature import vector_norm
+from input_hessian.taylor import LayerwiseHessian
+
+torch.set_num_threads(1)
+
+ACTIVATIONS = [lambda: nn.Softplus(10, threshold=1e9), nn.Tanh, nn.ReLU]
+
+
+def network(architecture, activation, shape):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return models.ARCHITECTURES[architecture](shape, 4, 6, activation).double()
+
+
+def batch(shape):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(5, *shape, dtype=torch.float64, generator=generator)
+    weights = torch.randn(images.shape, dtype=torch.float64, generator=generator)
+    return images, torch.randint(4, (5,), generator=generator), weights
+
+
+QUANTITIES = {
+    "loss": lambda h, w: h.loss * w[:, 0, 0, 0],
+    "gradient": lambda h, w: vector_norm(h.gradient),
+    "product": lambda h, w: (h.matvec(w, create_graph=True) * w.cos()).flatten(1).sum(1),
+    "power": lambda h, w: operator_norm(h, hvps=3, create_graph=True).norm,
+    "lanczos": lambda h, w: operator_norm(h, method="lanczos", hvps=3, create_graph=True).norm,
+    "all": lambda h, w: (
+        operator_norm(h, hvps=2, create_graph=True).norm.square() * w[:, 0, 0, 0]
+        + h.loss
+        - vector_norm(h.gradient)
+    ),
+    "all, read early": lambda h, w: (
+        h.loss - vector_norm(h.gradient) + operator_norm(h, hvps=2, create_graph=True).norm
+    ),
+}
+
+
+def assert_same(model, shape):
+    images, labels, weights = batch(shape)
+    for quantity in QUANTITIES.values():
+        results = []
+        for kind in (InputHessian, LayerwiseHessian):
+            value = quantity(kind(model, images, labels), weights)
+            parameters = list(model.parameters())
+            gradients = torch.autograd.grad(value.sum(), parameters, materialize_grads=True)
+            results.append([value, *gradients])
+        for expected, actual in zip(*results, strict=True):
+            scale = expected.abs().max() + 1e-4  # a derivative may vanish (the last bias of ReLU)
+            assert (actual - expected).abs().max() <= 1e-12 * scale
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=["softplus", "tanh", "relu"])
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [("mlp", (1, 4, 4)), ("cnn", (1, 5, 7)), ("cnn", (3, 8, 8)), ("cnn", (1, 28, 28))],
+)
+def test_layerwise_is_double_backpropagation(architecture, shape, activation):
+    assert_same(network(architecture, activation, shape), shape)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+def test_convolutions_of_every_stride_and_padding(kernel):
+    shape = (2, 9, 7)
+    for stride, padding in itertools.product((1, 2, 3), (0, 1, 2, 3)):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(2, 3, 3, 1, 1, bias=False),
+            nn.Tanh(),
+            nn.Sequential(nn.Conv2d(3, 2, kernel, stride, padding), nn.Softplus(3)),
+            nn.Flatten(),
+        )
+        features = model(torch.zeros(1, *shape)).shape[1]
+        assert_same(model.append(nn.Linear(features, 4)).double(), shape)
+
+
+def test_pullback_is_the_transposed_jacobian():
+    model, (images, labels, _) = network("cnn", nn.Tanh, (1, 8, 8)), batch((1, 8, 8))
+    cotangents = torch.randn(5, 4, dtype=torch.float64)
+    images.requires_grad_()
+    (expected,) = torch.autograd.grad(model(images), images, cotangents)
+    actual = LayerwiseHessian(model, images.detach(), labels).pullback(cotangents)
+    assert torch.allclose(actual, expected, rtol=1e-12)
+
+
+def test_memory_is_freed_without_the_garbage_collector():
+    model, (images, labels, _) = network("cnn", nn.Tanh, (1, 8, 8)), batch((1, 8, 8))
+    gc.disable()
+    try:
+        hessian = LayerwiseHessian(model, images, labels)
+        norm = operator_norm(hessian, hvps=2, create_graph=True).norm
+        (hessian.loss + norm).mean().backward()
+        logits = weakref.ref(hessian.logits)
+        del hessian, norm
+        assert logits() is None
+    finally:
+        gc.enable()
+
+
+def test_unsupported_layers_are_named():
+    images, labels, _ = batch((1, 4, 4))
+    for layer in (nn.GELU(), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 3, dilation=2)):
+        with pytest.raises(ValueError, match=f"{type(layer).__name__}.*use InputHessian"):
+            LayerwiseHessian(nn.Sequential(layer, nn.Flatten()), images, labels)
