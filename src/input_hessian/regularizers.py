@@ -153,8 +153,9 @@ class TaylorBound:
 
     def __call__(self, model, images, labels, generator):
         hessian = _derivatives(model, images, labels)
-        first = self.lam * vector_norm(hessian.gradient)
+        # In this order: after the product, the gradient shares its backward pass.
         second = self.lam**2 / 2 * _training_norm(hessian, self.estimator, generator)
+        first = self.lam * vector_norm(hessian.gradient)
         return Objective(hessian.loss, first + second, hessian.logits)
 
 

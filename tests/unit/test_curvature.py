@@ -327,12 +327,13 @@ def test_ascent_goes_blind_where_the_hessian_is_small():
 @pytest.mark.parametrize("method", METHODS)
 def test_early_stop(method):
     matvec, start = random_maps(7, 5, 10)
-    result = estimate(method, matvec, start, hvps=100_000, tolerance=1e-6)
-    assert result.hvps == matvec.calls < 100_000
+    budget = 50 if method == "lanczos" else 100_000
+    result = estimate(method, matvec, start, hvps=budget, tolerance=1e-6)
+    assert result.hvps == matvec.calls < budget
     assert result.converged.all()
     assert (result.residual <= 1e-6 * result.norm).all()
     assert torch.allclose(result.norm, matvec.norm, rtol=1e-6)
-    looser = estimate(method, matvec, start, hvps=100_000, tolerance=1e-2)
+    looser = estimate(method, matvec, start, hvps=budget, tolerance=1e-2)
     assert looser.hvps < result.hvps
 
 
