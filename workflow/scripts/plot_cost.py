@@ -50,7 +50,7 @@ def main() -> None:
         axes.set_title(f"{DATASETS.get(dataset, dataset)} (1x = {times[unit].median():.1f} ms)")
         axes.grid(axis="x", visible=False)
         axes.margins(y=0.12)
-    grid[0][0].set_ylabel(f"training step / step with {unit}")
+    grid[0][0].set_ylabel("time relative to plain training")
     rounds, batch = table["round"].nunique(), table["batch_size"].iloc[0]
     figure.suptitle(
         f"Cost of one training step, batch {batch}:\nmedian and quartiles of {rounds} rounds",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.patheffects import withStroke
 from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
 
 from input_hessian.results import read_table
@@ -78,6 +79,8 @@ def main() -> None:
                         textcoords="offset points",
                         fontsize=7,
                         color=styles[name]["color"],
+                        path_effects=[withStroke(linewidth=2, foreground="white")],
+                        zorder=10,
                     )
             axes.set_title(f"{DATASETS.get(dataset, dataset)}, {NORMS[norm]} ε = {epsilon:g}")
             axes.margins(0.12)
@@ -91,6 +94,10 @@ def main() -> None:
     for axes in grid.flat:
         entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries))
+    bars = "standard deviation over seeds"
+    if table["seed"].nunique() == 1:
+        bars = "95% Wilson interval of the images, one seed"
+    figure.supxlabel(f"numbers: smallest and largest λ; bars: {bars}", fontsize=8)
     save(figure, args.output)
 
 

@@ -32,7 +32,7 @@ def main() -> None:
     figure, grid = plt.subplots(
         len(MEASURES),
         len(lams),
-        figsize=(2.5 * len(lams) + 0.8, 5.2),
+        figsize=(max(2.5 * len(lams) + 0.8, 6), 5.4),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -62,7 +62,8 @@ def main() -> None:
     moments = table["progress"].nunique()
     figure.suptitle(
         f"{DATASETS.get(args.dataset, args.dataset)}: fraction of the converged norm that each "
-        f"estimator finds\nmean and range over {moments} moments of training",
+        f"estimator finds while\na network trains with the penalty {table['regularizer'].iloc[0]}, "
+        f"weight λ; mean and range over {moments} moments of training",
         fontsize=9,
     )
     save(figure, args.output)

@@ -35,12 +35,6 @@ def summarize(cells: pd.DataFrame, robustness: pd.DataFrame, headline: dict) -> 
     return values.agg(mean="mean", std="std", seeds="count").reset_index()
 
 
-def sampling_error(accuracy: float, n: int) -> float:
-    """Return half the width of the 95% Wilson interval: what n images leave open of one network."""
-    low, high = wilson_interval(round(accuracy * n), n)
-    return (high - low) / 2
-
-
 def percent(values: pd.Series) -> pd.Series:
     """Format fractions as percentages with one decimal."""
     return (100 * values).map("{:.1f}".format)
@@ -58,10 +52,15 @@ def markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataFram
             text = percent(rows["mean"]) + " ± " + percent(rows["std"])
             text = text.str.replace(" ± nan", " (1 seed)")
         else:
-            spread = "one seed ± half the 95% Wilson interval of the images"
-            n = [int(clean if m == "clean" else attacked) for m in rows["measure"]]
-            error = [sampling_error(p, size) for p, size in zip(rows["mean"], n, strict=True)]
-            text = percent(rows["mean"]) + " ± " + percent(pd.Series(error, rows.index))
+            spread = "one seed, in brackets the 95% Wilson interval of the images"
+            sizes = [int(clean if m == "clean" else attacked) for m in rows["measure"]]
+            text = percent(rows["mean"]) + [
+                f" [{100 * low:.1f}, {100 * high:.1f}]"
+                for low, high in (
+                    wilson_interval(round(accuracy * n), n)
+                    for accuracy, n in zip(rows["mean"], sizes, strict=True)
+                )
+            ]
         wide = rows.assign(text=text).pivot_table(
             index=["regularizer", "lam"],
             columns="measure",
@@ -73,8 +72,8 @@ def markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataFram
         wide["lam"] = wide["lam"].map("{:g}".format)
         blocks.append(
             f"### {dataset}\n\n"
-            f"Accuracy in percent, {spread}. Clean: all {clean} test images. Under attack: a fixed\n"
-            f"random subset of {attacked}; an image counts if it withstands every attack of that\n"
+            f"Accuracy in percent: {spread}. Clean: all {clean} test images. Under attack: a fixed "
+            f"random subset of {attacked}; an image counts if it withstands every attack of that "
             f"norm at that epsilon.\n\n{wide.to_markdown(index=False, disable_numparse=True)}\n"
         )
     diverged = cells[cells["status"] != "finished"].groupby(KEYS).size()
