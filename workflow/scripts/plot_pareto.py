@@ -6,7 +6,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.patheffects import withStroke
 from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
 
 from input_hessian.results import read_table
@@ -75,12 +74,12 @@ def main() -> None:
                     axes.annotate(
                         f"{lam:g}",
                         (clean[lam], robust[lam]),
-                        xytext=(4, 3 if order % 2 else -8),
+                        # neighbours on opposite sides of their markers
+                        xytext=(4, 3) if order % 2 else (-4, 4),
+                        ha="left" if order % 2 else "right",
                         textcoords="offset points",
                         fontsize=7,
                         color=styles[name]["color"],
-                        path_effects=[withStroke(linewidth=2, foreground="white")],
-                        zorder=10,
                     )
             axes.set_title(f"{DATASETS.get(dataset, dataset)}, {NORMS[norm]} ε = {epsilon:g}")
             axes.margins(0.12)

@@ -10,7 +10,7 @@ from plotting import DATASETS, save
 
 from input_hessian.results import read_table
 
-MEASURES = {"of_mean": "of the mean ‖H‖", "median": "of ‖H‖, median image"}
+MEASURES = {"of_mean": "mean found / mean ‖H‖", "median": "found / ‖H‖, median image"}
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
                 )
             axes.set_xscale("log", base=2)
             axes.set_ylim(0, 1.03)
-        row[0].set_ylabel(f"fraction {label}")
+        row[0].set_ylabel(label)
     for axes, lam in zip(grid[0], lams, strict=True):
         axes.set_title(f"λ = {lam:g}")
     ticks = [1, 2, 4, 8, 16]
@@ -62,8 +62,8 @@ def main() -> None:
     moments = table["progress"].nunique()
     figure.suptitle(
         f"{DATASETS.get(args.dataset, args.dataset)}: fraction of the converged norm that each "
-        f"estimator finds while\na network trains with the penalty {table['regularizer'].iloc[0]}, "
-        f"weight λ; mean and range over {moments} moments of training",
+        f"estimator finds\nwhile a network trains with penalty {table['regularizer'].iloc[0]}, "
+        f"weight λ (mean and range over {moments} moments)",
         fontsize=9,
     )
     save(figure, args.output)
