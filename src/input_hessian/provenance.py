@@ -44,12 +44,19 @@ def fingerprint(*texts: str, files: Iterable[str | Path] = ()) -> str:
 
 
 def _commit() -> str:
-    """Return the short commit of the working tree, with ``-dirty`` if tracked files differ."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    try:
+    """Return the short commit of the working tree, with ``-dirty`` if code or config differ."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short", "HEAD")
+        # Not reports/: the run itself redraws figures that are tracked there.
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{commit}-dirty" if changed else commit
 
 
 def _processor() -> str:
