@@ -729,4 +729,6 @@ def test_images_and_model_are_left_as_they_were():
 
 
 def test_public_names():
-    assert sorted(input_hessian.__all__) == ["InputHessian", "OperatorNorm", "operator_norm"]
+    names = ["InputHessian", "LayerwiseHessian", "OperatorNorm", "operator_norm"]
+    assert sorted(input_hessian.__all__) == names
+    assert all(getattr(input_hessian, name).__name__ == name for name in names)
