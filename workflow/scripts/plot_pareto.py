@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
 
-from input_hessian.results import read_table
+from input_hessian.results import CELL, read_table
 
 
 def mean_and_error(rows: pd.DataFrame, column: str, low: str, high: str):
@@ -33,9 +33,8 @@ def main() -> None:
     args = parser.parse_args()
     cells = read_table(args.cells)
     robustness = read_table(args.robustness)
-    keys = ["dataset", "regularizer", "lam", "seed"]
     table = robustness[robustness["attack"] == "worst"].merge(
-        cells[[*keys, "test_accuracy", "test_low", "test_high"]]
+        cells[[*CELL, "test_accuracy", "test_low", "test_high"]]
     )
     if table.empty:
         return nothing_to_draw(args.output)
