@@ -1,9 +1,11 @@
 """Adversarial attacks, recorded per image.
 
-The attacks are foolbox's (Rauber et al. 2020).  Here stands what a trustworthy record needs around
-them: an image once broken is not attacked again at a larger epsilon (its adversarial example lies
-in the larger ball as well), restarts attack only what is left, and no adversarial example counts
-before its distance, its pixel range and the network's verdict have been checked independently.
+FGSM, PGD and DDN are foolbox's (Rauber et al. 2020); the four attacks of AutoAttack are its
+authors' own code (Croce & Hein 2020) with the budgets of the standard version.  Here stands what a
+trustworthy record needs around them: an image once broken is not attacked again at a larger
+epsilon (its adversarial example lies in the larger ball as well), restarts and the expensive
+attacks get only what is left, and no adversarial example counts before its distance, its pixel
+range and the network's verdict have been checked independently.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from dataclasses import dataclass
 
 import foolbox
 import torch
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_pt import FABAttack_PT
+from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from input_hessian.errors import UserError
@@ -32,10 +37,17 @@ class AttackSettings:
     """One attack.
 
     Args:
-        attack: ``"fgsm"`` (Goodfellow et al. 2015; for l2, the normalised gradient step) or
-            ``"pgd"`` (Madry et al. 2018, cross-entropy, uniform random start).
+        attack: one of
+
+            - ``"fgsm"``: Goodfellow et al. 2015; for l2, the normalised gradient step.
+            - ``"pgd"``: Madry et al. 2018, cross-entropy, uniform random start.
+            - ``"ddn"``: Rony et al. 2019, the smallest l2 perturbation of each image.
+            - ``"apgd-ce"``, ``"apgd-t"``, ``"fab-t"``, ``"square"``: the standard AutoAttack of
+              Croce & Hein 2020, with its budgets (100 iterations, the nine most likely wrong
+              classes as targets, 5000 queries).
         norm: ``"linf"`` or ``"l2"``, in pixel units.
-        steps: of one PGD run; the step size is ``2.5 * epsilon / steps`` (Madry et al. 2018).
+        steps: of one PGD run (its step size is ``2.5 * epsilon / steps``, Madry et al. 2018) or of
+            DDN; the other attacks have a fixed budget.
         restarts: PGD runs from new random starts, on the images still standing.
     """
 
@@ -53,8 +65,9 @@ class AttackRecord:
         epsilons: ``[E]``, increasing.
         robust: bool ``[E, N]``: correctly classified, and not broken at this or a smaller epsilon.
         adversarial: ``[N, *image]``: the adversarial example at the smallest epsilon that has one;
-            the image itself where the network is wrong already or no attack succeeded.
-        epsilon_found: ``[N]``: that smallest epsilon; 0 where wrong already, infinite where none.
+            the image itself where the network is wrong already or this attack found none.
+        epsilon_found: ``[N]``: that smallest epsilon (of a minimal-norm attack: the perturbation's
+            size); 0 where wrong already, infinite where none.
     """
 
     epsilons: list[float]
@@ -64,20 +77,86 @@ class AttackRecord:
 
 
 LINF, L2 = "linf", "l2"
+# (model, images, labels, epsilon, seed) -> candidates; epsilon is None for a minimal-norm attack.
+Attack = Callable[[nn.Module, Tensor, Tensor, float | None, int], Tensor]
 
 
-def _fgsm(settings: AttackSettings) -> foolbox.Attack:
-    return {LINF: foolbox.attacks.LinfFastGradientAttack, L2: foolbox.attacks.L2FastGradientAttack}[
-        settings.norm
-    ]()
+def _foolbox(attack: foolbox.Attack) -> Attack:
+    def run(model, images, labels, epsilon, seed):
+        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
+        criterion = foolbox.criteria.Misclassification(labels)
+        _, clipped, _ = attack(wrapped, images, criterion, epsilons=epsilon)
+        return clipped
+
+    return run
 
 
-def _pgd(settings: AttackSettings) -> foolbox.Attack:
+def _fgsm(settings: AttackSettings) -> Attack:
+    attack = {
+        LINF: foolbox.attacks.LinfFastGradientAttack,
+        L2: foolbox.attacks.L2FastGradientAttack,
+    }
+    return _foolbox(attack[settings.norm]())
+
+
+def _pgd(settings: AttackSettings) -> Attack:
     attack = {LINF: foolbox.attacks.LinfPGD, L2: foolbox.attacks.L2PGD}[settings.norm]
-    return attack(rel_stepsize=2.5 / settings.steps, steps=settings.steps)
+    return _foolbox(attack(rel_stepsize=2.5 / settings.steps, steps=settings.steps))
 
 
-ATTACKS: dict[str, Callable[[AttackSettings], foolbox.Attack]] = {"fgsm": _fgsm, "pgd": _pgd}
+def _ddn(settings: AttackSettings) -> Attack:
+    return _foolbox(foolbox.attacks.DDNAttack(steps=settings.steps))
+
+
+def _autoattack(build: Callable[..., object]) -> Callable[[AttackSettings], Attack]:
+    """Wrap one attack of AutoAttack; ``build(model, classes, **common)`` constructs it."""
+
+    def from_settings(settings: AttackSettings) -> Attack:
+        norm = {LINF: "Linf", L2: "L2"}[settings.norm]
+
+        def run(model, images, labels, epsilon, seed):
+            with torch.no_grad():
+                classes = model(images[:1]).shape[1]
+            # A standard attack has no fewer than four classes: the targeted loss compares four.
+            if classes < 4:
+                raise UserError(f"{settings.attack}: expected at least 4 classes, got {classes}")
+            attack = build(model, classes, norm=norm, eps=epsilon, seed=seed, device=images.device)
+            return attack.perturb(images, labels)
+
+        return run
+
+    return from_settings
+
+
+def _targets(classes: int) -> int:
+    return min(9, classes - 1)
+
+
+ATTACKS: dict[str, Callable[[AttackSettings], Attack]] = {
+    "fgsm": _fgsm,
+    "pgd": _pgd,
+    "ddn": _ddn,
+    "apgd-ce": _autoattack(lambda model, classes, **common: APGDAttack(model, **common)),
+    "apgd-t": _autoattack(
+        lambda model, classes, **common: APGDAttack_targeted(
+            model, n_target_classes=_targets(classes), **common
+        )
+    ),
+    "fab-t": _autoattack(
+        lambda model, classes, **common: FABAttack_PT(
+            model, targeted=True, n_target_classes=_targets(classes), **common
+        )
+    ),
+    "square": _autoattack(
+        lambda model, classes, **common: SquareAttack(
+            model, n_queries=5000, resc_schedule=False, **common
+        )
+    ),
+}
+# They find the smallest perturbation of every image in one run, for l2.
+MINIMAL_NORM = {"ddn"}
+# They are expensive: they get only what the attacks before them left standing.
+SURVIVORS_ONLY = {"apgd-ce", "apgd-t", "fab-t", "square"}
 
 
 def perturbation_norm(images: Tensor, adversarial: Tensor, norm: str) -> Tensor:
@@ -94,6 +173,7 @@ def run_attack(
     epsilons: Sequence[float],
     *,
     seed: int,
+    broken_at: Tensor | None = None,
     batch_size: int = 500,
 ) -> AttackRecord:
     """Attack every image at every epsilon.
@@ -105,63 +185,71 @@ def run_attack(
         settings: which attack.
         epsilons: radii in pixel units, positive and increasing.
         seed: of the random starts; the global generator is left as it was.
+        broken_at: ``[N]``, the smallest epsilon at which earlier attacks of this norm broke each
+            image, infinite where none did: from there on it counts as broken and is not attacked.
         batch_size: images attacked at a time.
 
     Raises:
         UserError: for an unknown attack or norm, or epsilons that do not increase from above 0.
         AttackError: if an image comes back outside the ball or outside [0, 1].
     """
-    if settings.attack not in ATTACKS or settings.norm not in (LINF, L2):
+    known = settings.attack in ATTACKS and settings.norm in (LINF, L2)
+    if not known or (settings.attack in MINIMAL_NORM and settings.norm != L2):
         raise UserError(
-            f"attack: expected one of {', '.join(ATTACKS)} with norm linf or l2, got {settings}"
+            f"attack: expected one of {', '.join(ATTACKS)} with norm linf or l2 (ddn: l2 alone), "
+            f"got {settings}"
         )
     if not epsilons or not all(
         low < high for low, high in zip([0, *epsilons], epsilons, strict=False)
     ):
         raise UserError(f"epsilons: expected increasing numbers above 0, got {list(epsilons)}")
     attack = ATTACKS[settings.attack](settings)
-    standing = predict(model, images).argmax(1) == labels
-    found = torch.where(standing, math.inf, 0.0).double()
+    correct = predict(model, images).argmax(1) == labels
+    found = torch.where(correct, math.inf, 0.0).double()
+    before = found if broken_at is None else torch.minimum(found, broken_at.double())
     adversarial = images.clone()
-    robust = []
+
+    def attack_images(chosen: Tensor, epsilon: float | None) -> None:
+        for part in chosen.nonzero().squeeze(1).split(batch_size):
+            if not len(part):  # the libraries refuse an empty batch
+                return
+            candidates = _attack_batch(attack, model, images[part], labels[part], epsilon, seed)
+            distance, broken = _verified(
+                model, images[part], labels[part], candidates, settings, epsilon
+            )
+            hit = part[broken]
+            adversarial[hit] = candidates[broken]
+            found[hit] = distance[broken].double() if epsilon is None else epsilon
+
     device = next(model.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        for epsilon in epsilons:
-            for _ in range(settings.restarts):
-                if not standing.any():  # foolbox refuses an empty batch
-                    break
-                for part in standing.nonzero().squeeze(1).split(batch_size):
-                    candidates = _attack_batch(attack, model, images[part], labels[part], epsilon)
-                    broken = _verified(
-                        model, images[part], labels[part], candidates, settings.norm, epsilon
-                    )
-                    hit = part[broken]
-                    adversarial[hit] = candidates[broken]
-                    found[hit] = epsilon
-                    standing[hit] = False
-            robust.append(standing.clone())
-    return AttackRecord(list(epsilons), torch.stack(robust), adversarial, found)
+        if settings.attack in MINIMAL_NORM:
+            attack_images(correct, None)
+        else:
+            for epsilon in epsilons:
+                for _ in range(settings.restarts):
+                    attack_images(torch.minimum(before, found) > epsilon, epsilon)
+    smallest = torch.minimum(before, found)
+    robust = torch.stack([smallest > epsilon for epsilon in epsilons])
+    return AttackRecord(list(epsilons), robust, adversarial, found)
 
 
-def _attack_batch(attack, model, images, labels, epsilon) -> Tensor:
+def _attack_batch(attack, model, images, labels, epsilon, seed) -> Tensor:
     device = next(model.parameters()).device
-    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=device)
-    criterion = foolbox.criteria.Misclassification(labels.to(device))
-    _, clipped, _ = attack(wrapped, images.to(device), criterion, epsilons=epsilon)
-    return clipped.detach().cpu()
+    return attack(model, images.to(device), labels.to(device), epsilon, seed).detach().cpu()
 
 
-def _verified(model, images, labels, candidates, norm, epsilon) -> Tensor:
-    """Return which candidates the network gets wrong, after checking ball and pixel range."""
-    distance = perturbation_norm(images, candidates, norm)
-    if not (distance <= epsilon + ROUNDING).all():  # also refuses NaN
-        raise AttackError(
-            f"{norm} attack at epsilon {epsilon} returned a perturbation of {distance.max():.6g}"
-        )
+def _verified(model, images, labels, candidates, settings, epsilon) -> tuple[Tensor, Tensor]:
+    """Return distances and which candidates fool the network, after checking ball and pixels."""
+    distance = perturbation_norm(images, candidates, settings.norm)
+    where = f"{settings.attack} {settings.norm}" + (f" at epsilon {epsilon}" if epsilon else "")
+    limit = math.inf if epsilon is None else epsilon + ROUNDING
+    if not (distance <= limit).all():  # also refuses NaN
+        raise AttackError(f"{where} returned a perturbation of {distance.max():.6g}")
     if candidates.min() < 0 or candidates.max() > 1:
         raise AttackError(
-            f"{norm} attack at epsilon {epsilon} returned pixels in "
+            f"{where} returned pixels in "
             f"[{candidates.min():.6g}, {candidates.max():.6g}], outside [0, 1]"
         )
-    return predict(model, candidates).argmax(1) != labels
+    return distance, predict(model, candidates).argmax(1) != labels

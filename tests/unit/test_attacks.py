@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from pyautoattack import AutoAttack
 from torch import nn
 
 from input_hessian import attacks
@@ -84,15 +85,14 @@ def test_same_seed_same_record_and_global_random_state_stays(linear):
 
 
 class FakeAttack:
-    """Stands for foolbox; records how many images it is given, and answers as told."""
+    """Stands for a library; records how many images it is given, and answers as told."""
 
     def __init__(self, answer):
         self.answer, self.sizes = answer, []
 
-    def __call__(self, model, images, criterion, *, epsilons):
+    def __call__(self, model, images, labels, epsilon, seed):
         self.sizes.append(len(images))
-        moved = self.answer(images, epsilons)
-        return moved, moved, torch.ones(len(images), dtype=torch.bool)  # always claims success
+        return self.answer(images, epsilon)
 
 
 def use(monkeypatch, answer):
@@ -152,6 +152,122 @@ def test_epsilons_must_increase_from_above_zero(linear, epsilons):
 
 
 def test_unknown_attack_or_norm(linear):
-    for settings in (AttackSettings("cw", "l2"), AttackSettings("fgsm", "l1")):
-        with pytest.raises(ValueError, match="expected one of fgsm, pgd with norm linf or l2"):
+    for settings in (
+        AttackSettings("cw", "l2"),
+        AttackSettings("fgsm", "l1"),
+        AttackSettings("ddn", "linf"),
+    ):
+        with pytest.raises(ValueError, match=r"expected one of fgsm, pgd, .* with norm linf or l2"):
             run_attack(*linear, settings, [0.1], seed=0)
+
+
+@pytest.fixture(scope="module")
+def linear10():
+    """A linear ten-class network and images far from the pixel bounds: radii in closed form."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval().requires_grad_(False)
+    # Peaked, because DDN follows the cross-entropy, which mixes boundaries in a soft softmax.
+    model[1].weight.mul_(100)
+    model[1].bias[:] = -0.5 * model[1].weight.sum(1)
+    labels = torch.arange(50) % 10
+    towards = nn.functional.normalize(model[1].weight[labels]) * torch.linspace(0.2, 1, 50)[:, None]
+    images = 0.5 + towards.view(50, 1, 8, 8) + 0.02 * torch.randn(50, 1, 8, 8)
+    labels[:3] = (labels[:3] + 1) % 10  # three images are wrong from the start
+    return model, images, labels
+
+
+def nearest_boundary(model, images, labels, norm):
+    """``min_t (z_y - z_t) / ||w_y - w_t||_dual``, 0 where the label is wrong already."""
+    logits, weights = model(images), model[1].weight
+    margins = logits.gather(1, labels[:, None]) - logits
+    lengths = torch.linalg.vector_norm(weights[labels][:, None] - weights, ord=DUAL[norm], dim=2)
+    ratios = torch.where(lengths > 0, margins / lengths.clamp_min(1e-12), math.inf)
+    return ratios.amin(1).clamp_min(0)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", ["apgd-t", "fab-t"])
+def test_targeted_autoattack_finds_the_nearest_of_ten_boundaries(linear10, attack, norm):
+    exact = nearest_boundary(*linear10, norm)
+    epsilons = exact.max() * torch.tensor([0.4, 1.1])
+    record = run_attack(*linear10, AttackSettings(attack, norm), epsilons.tolist(), seed=0)
+    for epsilon, robust in zip(epsilons, record.robust, strict=True):
+        clear = (epsilon / exact - 1).abs() > 0.02
+        assert torch.equal(robust[clear], (exact > epsilon)[clear])
+    assert not record.robust[-1].any()
+
+
+@pytest.mark.parametrize(
+    ("attack", "norm"), [("apgd-ce", "linf"), ("apgd-ce", "l2"), ("square", "linf")]
+)
+def test_untargeted_autoattack_never_beats_the_closed_form(linear10, attack, norm):
+    exact = nearest_boundary(*linear10, norm)
+    epsilons = exact.max() * torch.tensor([0.5, 2])
+    record = run_attack(*linear10, AttackSettings(attack, norm), epsilons.tolist(), seed=0)
+    assert record.robust[0][exact > epsilons[0] + attacks.ROUNDING].all()
+    assert record.robust[0].sum() < 47
+    assert record.robust[1].sum() <= 10  # twice the largest radius: enough for most
+
+
+def test_ddn_finds_the_smallest_perturbation(linear10):
+    images = linear10[1]
+    exact = nearest_boundary(*linear10, "l2").double()
+    epsilons = (exact.max() * torch.tensor([0.3, 0.6])).tolist()
+    record = run_attack(*linear10, AttackSettings("ddn", "l2", steps=300), epsilons, seed=0)
+    assert (record.epsilon_found[:3] == 0).all()
+    found = record.epsilon_found[3:]
+    assert (found >= exact[3:] * (1 - 1e-4)).all()
+    ratio = found / exact[3:]
+    assert ratio.median() < 1.01
+    assert ratio.max() < 1.1  # where two boundaries are nearly as near, it may follow the farther
+    size = perturbation_norm(images, record.adversarial, "l2").double()
+    assert torch.allclose(size, record.epsilon_found)
+    for epsilon, robust in zip(epsilons, record.robust, strict=True):
+        assert torch.equal(robust, record.epsilon_found > epsilon)
+
+
+def test_what_earlier_attacks_broke_is_neither_attacked_nor_robust(linear, monkeypatch):
+    fake = use(monkeypatch, lambda images, epsilon: images.clone())  # breaks nothing
+    broken_at = torch.full((60,), math.inf, dtype=torch.float64)
+    broken_at[10:20], broken_at[20:40] = 0.1, 0.2
+    record = run_attack(*linear, PGD["l2"], [0.1, 0.2], seed=0, broken_at=broken_at)
+    assert fake.sizes == [45, 25]
+    assert record.robust.sum(1).tolist() == [45, 25]
+    assert torch.isinf(record.epsilon_found[5:]).all()  # what others found is not this attack's
+
+
+def test_the_targeted_loss_needs_four_classes(linear):
+    with pytest.raises(ValueError, match="expected at least 4 classes, got 2"):
+        run_attack(*linear, AttackSettings("apgd-t", "l2"), [0.1], seed=0)
+
+
+@pytest.mark.parametrize("attack", ["apgd-ce", "apgd-t", "fab-t", "ddn"])
+def test_one_image_is_attacked_as_in_a_batch(linear10, attack):
+    model, images, labels = linear10
+    exact = nearest_boundary(*linear10, "l2")
+    one = exact.argmax().reshape(1)
+    settings, epsilon = AttackSettings(attack, "l2", steps=50), 4 * exact.max().item()
+    record = run_attack(model, images[one], labels[one], settings, [epsilon], seed=0)
+    assert record.robust.tolist() == [[False]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_four_attacks_are_the_reference_autoattack(norm):
+    """Same verdict on every image as the authors' own driver of the standard version."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Softplus(), nn.Linear(32, 10))
+    model = model.eval().requires_grad_(False)
+    images = torch.rand(40, 1, 8, 8)
+    labels = model(images).argmax(1)
+    epsilon = {"linf": 0.02, "l2": 0.15}[norm]
+    reference = AutoAttack(model, norm={"linf": "Linf", "l2": "L2"}[norm], eps=epsilon, seed=3)
+    examples, _ = reference.run_standard_evaluation(images, labels, batch_size=500)
+    expected = model(examples).argmax(1) == labels
+    assert 4 < expected.sum() < 36
+    broken_at = None
+    for attack in ("apgd-ce", "apgd-t", "fab-t", "square"):
+        settings = AttackSettings(attack, norm)
+        record = run_attack(model, images, labels, settings, [epsilon], seed=3, broken_at=broken_at)
+        broken_at = torch.where(record.robust[0], math.inf, epsilon)
+    assert torch.equal(record.robust[0], expected)
