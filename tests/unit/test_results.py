@@ -1,7 +1,17 @@
+import math
+
 import pandas as pd
 import pytest
 
-from input_hessian.results import read_table, robust_accuracy, wilson_interval, worst_case
+from input_hessian.results import (
+    broken_at,
+    read_table,
+    robust_accuracy,
+    select,
+    selected_lam,
+    wilson_interval,
+    worst_case,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +79,71 @@ def test_tables_keep_the_regularizer_none_and_empty_numbers(tmp_path):
     assert table["regularizer"].tolist() == ["none", "gradient"]
     assert table["value"].isna().tolist() == [True, False]
     assert table["value"].dtype == float
+
+
+def test_an_image_broken_at_one_radius_is_broken_at_every_larger_one():
+    """Also where the attack that broke it ran at no other radius."""
+    rows = [
+        ("pgd", 0.1, True), ("pgd", 0.2, True), ("pgd", 0.3, True), ("apgd-t", 0.2, False),
+    ]  # fmt: skip
+    images = pd.DataFrame(
+        [
+            {"index": 4, "attack": attack, "norm": "l2", "epsilon": epsilon, "robust": robust}
+            for attack, epsilon, robust in rows
+        ]
+    )
+    worst = worst_case(images).set_index("epsilon")["robust"]
+    assert worst.to_dict() == {0.1: True, 0.2: False, 0.3: False}
+    assert broken_at(images).to_dict() == {(4, "l2"): 0.2}
+    assert broken_at(images.iloc[:3]).to_dict() == {(4, "l2"): math.inf}
+
+
+def cells(*rows):
+    """Cells of one dataset from (regularizer, lam, seed, validation and robust accuracy)."""
+    names = ["regularizer", "lam", "seed", "validation_accuracy", "validation_robust_accuracy"]
+    table = pd.DataFrame(rows, columns=names).assign(dataset="mnist")
+    finished = table["validation_robust_accuracy"].notna()
+    return table.assign(status=finished.map({True: "finished", False: "diverged"}))
+
+
+def chosen(table, max_clean_loss=0.02):
+    table = select(table, max_clean_loss)
+    return {row.regularizer: row.lam for row in table[table["selected"]].itertuples()}
+
+
+NONE = [("none", 0, 0, 0.98, 0.1), ("none", 0, 1, 0.96, 0.1)]
+
+
+def test_selection_takes_the_most_robust_weight_that_keeps_the_clean_accuracy():
+    table = cells(
+        *NONE,  # 0.97 in the mean, so 0.95 is the least
+        ("hessian", 0.1, 0, 0.98, 0.4),
+        ("hessian", 0.1, 1, 0.96, 0.4),
+        ("hessian", 1, 0, 0.96, 0.7),
+        ("hessian", 1, 1, 0.94, 0.5),  # means 0.95 and 0.6: just eligible
+        ("hessian", 3, 0, 0.949, 0.9),
+        ("hessian", 3, 1, 0.949, 0.9),
+    )
+    assert chosen(table) == {"none": 0, "hessian": 1}
+    assert chosen(table, 0.03) == {"none": 0, "hessian": 3}
+    assert chosen(table, 0.0) == {"none": 0, "hessian": 0.1}
+
+
+def test_selection_where_no_weight_keeps_the_clean_accuracy_takes_the_most_accurate():
+    table = cells(*NONE, ("hessian", 1, 0, 0.9, 0.2), ("hessian", 3, 0, 0.8, 0.9))
+    assert chosen(table) == {"none": 0, "hessian": 1}
+    assert not select(table, 0.02).query("regularizer == 'hessian'")["eligible"].any()
+
+
+def test_selection_avoids_weights_with_a_diverged_seed():
+    diverged = ("hessian", 3, 1, None, None)
+    rows = [*NONE, ("hessian", 1, 0, 0.9, 0.2), ("hessian", 1, 1, 0.9, 0.2)]
+    assert chosen(cells(*rows, ("hessian", 3, 0, 0.99, 0.9), diverged))["hessian"] == 1
+    assert chosen(cells(*NONE, diverged)) == {"none": 0, "hessian": 3}
+
+
+def test_selected_weight_is_read_back(tmp_path):
+    table = cells(*NONE, ("hessian", 0.1, 0, 0.98, 0.4), ("hessian", 0.3, 0, 0.98, 0.5))
+    select(table, 0.02).to_csv(tmp_path / "selection.csv", index=False)
+    assert selected_lam(tmp_path / "selection.csv", "mnist", "hessian") == 0.3
+    assert selected_lam(tmp_path / "selection.csv", "mnist", "none") == 0

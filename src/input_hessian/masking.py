@@ -1,0 +1,138 @@
+"""Checks that robustness is not an artefact of gradients that an attack cannot use.
+
+A network can withstand gradient attacks because its loss is flat, or because its gradients are
+useless: zero, or pointing nowhere (Athalye et al. 2018).  The symptoms are known (also Carlini et
+al. 2019, *On evaluating adversarial robustness*, section 5): a single step beats many, more steps
+help, an attack without gradients beats those with, no radius is large enough, gradients vanish.
+Each check is a share of images in [0, 1], flagged above half a point (and above a single image)
+where nothing else is said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from input_hessian.attacks import AttackSettings, run_attack
+from input_hessian.curvature import InputHessian
+from input_hessian.results import broken_at
+
+# Any image can be turned into the constant image one half: no network can tell classes apart there.
+HUGE_EPSILON = 0.5
+
+
+class Check(NamedTuple):
+    """One check of one network.
+
+    Attributes:
+        check: its name.
+        value: share of images, or a number in nats for what is only reported.
+        threshold: flagged above it; NaN for what is only reported.
+    """
+
+    check: str
+    value: float
+    threshold: float
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the value is above the threshold."""
+        return self.value > self.threshold
+
+
+def check_masking(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    verdicts: pd.DataFrame,
+    pgd: Mapping[str, AttackSettings],
+    headline: Mapping[str, Sequence[float]],
+    *,
+    seed: int,
+) -> list[Check]:
+    """Run the checks on N images.
+
+    - ``single_step``: FGSM breaks the image, PGD does not (l-infinity, at the worst radius).
+    - ``more_steps``: PGD with twice the steps breaks what PGD left (headline radii).
+    - ``black_box``: the Square attack, which uses no gradient, breaks what all earlier attacks left
+      (at the largest headline radius of each norm).
+    - ``huge_epsilon``: PGD leaves the image at l-infinity 1/2.  There every image can be made the
+      same, and the best attack leaves at most the largest class: that share is the threshold.
+    - ``zero_gradients``: the loss's gradient is exactly zero in float32.
+    - ``pgd_gap``: APGD breaks what PGD left.  No sign of masking by itself, but of an evaluation
+      that PGD alone would have got wrong; flagged above 5 points.
+    - ``logit_scale`` and ``margin``: means of ``max_k |z_k|`` and of ``z_y - max_{k != y} z_k``,
+      reported because a penalty on derivatives of the loss can be met by saturating the softmax.
+
+    Args:
+        model: network in evaluation mode.
+        images: ``[N, *image]`` in [0, 1].
+        labels: ``[N]``.
+        verdicts: rows ``index, attack, norm, epsilon, robust`` of these images, in order of
+            ``index``, from FGSM (l-infinity), PGD, APGD-CE and APGD-T (both norms).
+        pgd: the PGD settings behind the verdicts, per norm.
+        headline: radii per norm.
+        seed: of the attacks.
+    """
+    of = {key: rows for key, rows in verdicts.groupby(["attack", "norm"])}
+
+    def smallest(*attacks: tuple[str, str]) -> Tensor:
+        """Return the smallest epsilon at which one of these attacks broke each image."""
+        rows = pd.concat(of[attack] for attack in attacks)
+        return torch.from_numpy(broken_at(rows).groupby("index").min().to_numpy())
+
+    def share(broken: Tensor) -> float:
+        return broken.double().mean().item()
+
+    fgsm, by_pgd = smallest(("fgsm", "linf")), smallest(("pgd", "linf"))
+    single_step = max(share((fgsm <= e) & (by_pgd > e)) for e in headline["linf"])
+
+    more_steps, black_box, pgd_gap = 0.0, 0.0, 0.0
+    for norm, epsilons in headline.items():
+        by_pgd = smallest(("pgd", norm))
+        doubled = AttackSettings("pgd", norm, steps=2 * pgd[norm].steps)
+        after = run_attack(
+            model, images, labels, doubled, epsilons, seed=seed, broken_at=by_pgd
+        ).robust
+        by_apgd = smallest(("apgd-ce", norm), ("apgd-t", norm))
+        for epsilon, robust in zip(epsilons, after, strict=True):
+            left = by_pgd > epsilon
+            more_steps = max(more_steps, share(left & ~robust))
+            pgd_gap = max(pgd_gap, share(left & (by_apgd <= epsilon)))
+        by_any = smallest(*(key for key in of if key[1] == norm))
+        square = run_attack(
+            model,
+            images,
+            labels,
+            AttackSettings("square", norm),
+            epsilons[-1:],
+            seed=seed,
+            broken_at=by_any,
+        ).robust[0]
+        black_box = max(black_box, share((by_any > epsilons[-1]) & ~square))
+
+    far = AttackSettings("pgd", "linf", steps=pgd["linf"].steps)
+    huge = share(run_attack(model, images, labels, far, [HUGE_EPSILON], seed=seed).robust[0])
+
+    device = next(model.parameters()).device
+    at = InputHessian(model, images.to(device), labels.to(device))
+    logits = at.logits.detach()
+    right = logits.gather(1, labels.to(device)[:, None])
+    others = logits.scatter(1, labels.to(device)[:, None], -math.inf)
+    few = max(0.005, 1 / len(labels))  # half a point, but never a single image
+    zero = share((at.gradient.detach().flatten(1) == 0).all(1))
+    return [
+        Check("single_step", single_step, few),
+        Check("more_steps", more_steps, few),
+        Check("black_box", black_box, few),
+        Check("huge_epsilon", huge, labels.bincount().max().item() / len(labels)),
+        Check("zero_gradients", zero, few),
+        Check("pgd_gap", pgd_gap, 0.05),
+        Check("logit_scale", logits.abs().amax(1).mean().item(), math.nan),
+        Check("margin", (right - others.amax(1, keepdim=True)).mean().item(), math.nan),
+    ]
