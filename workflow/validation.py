@@ -23,9 +23,21 @@ TYPES = {
     "object": "a mapping (indented key: value lines)",
     "string": "a text",
 }
-# Test images of each dataset, as in input_hessian.datasets (which takes seconds to import; a test
-# compares them): the attacked subset cannot be larger.
+# Images of each dataset, as in input_hessian.datasets (which takes seconds to import; a test
+# compares them): an attacked subset cannot be larger.
 TEST_IMAGES = {"digits": 400, "mnist": 10_000, "fashion_mnist": 10_000}
+VALIDATION_IMAGES = {"digits": 200, "mnist": 5_000, "fashion_mnist": 5_000}
+# The masking checks and the measurement of the radius use these attacks' records.
+NEEDED_ATTACKS = [
+    ("fgsm", "linf"),
+    ("pgd", "linf"),
+    ("pgd", "l2"),
+    ("ddn", "l2"),
+    ("apgd-ce", "linf"),
+    ("apgd-t", "linf"),
+    ("apgd-ce", "l2"),
+    ("apgd-t", "l2"),
+]
 
 
 def _is_integer(checker, value: Any) -> bool:
@@ -126,12 +138,27 @@ def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
                 f"regularizers[{i}].lam: got {entry['lam']}, expected weights that differ in "
                 "their first six digits, because these name the cells"
             )
-    images = config["evaluation"]["images"]
-    smallest = min(known, key=lambda name: TEST_IMAGES.get(name, math.inf))
-    if images > TEST_IMAGES.get(smallest, math.inf):
+    if "none" not in [entry["penalty"] for entry in config["regularizers"]]:
         yield (
-            f"evaluation.images: got {images}, expected at most the {TEST_IMAGES[smallest]} test "
-            f"images of {smallest}"
+            "regularizers: expected the baseline among them, got none such; add the entry "
+            "{name: none, penalty: none, lam: [0]}"
+        )
+    for section, sizes, split in (
+        ("evaluation", TEST_IMAGES, "test"),
+        ("selection", VALIDATION_IMAGES, "validation"),
+    ):
+        images = config[section]["images"]
+        smallest = min(known, key=lambda name, sizes=sizes: sizes.get(name, math.inf))
+        if images > sizes.get(smallest, math.inf):
+            yield (
+                f"{section}.images: got {images}, expected at most the {sizes[smallest]} {split} "
+                f"images of {smallest}"
+            )
+    evaluation = config["evaluation"]
+    if evaluation["masking_images"] > evaluation["images"]:
+        yield (
+            f"evaluation.masking_images: got {evaluation['masking_images']}, expected at most "
+            f"evaluation.images, {evaluation['images']}"
         )
     for i, dataset in enumerate(config["datasets"]):
         for norm, radii in dataset["epsilons"].items():
@@ -160,12 +187,16 @@ def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
                 f"recovery.lam: got {lam}, expected values of {recovery['regularizer']}'s lam, "
                 f"{weights[recovery['regularizer']]}"
             )
-    attacks = [(attack["attack"], attack["norm"]) for attack in config["evaluation"]["attacks"]]
+    lists = ("attacks", "selected_attacks")
+    attacks = [(a["attack"], a["norm"]) for key in lists for a in evaluation[key]]
     for attack, norm in sorted({pair for pair in attacks if attacks.count(pair) > 1}):
-        yield f"evaluation.attacks: {attack} with norm {norm} stands twice, expected once"
-    for norm in ("linf", "l2"):
-        if ("pgd", norm) not in attacks:
-            yield f"evaluation.attacks: expected a pgd attack with norm {norm}, got none"
+        yield (
+            f"evaluation: the attack {attack} with norm {norm} stands "
+            f"{attacks.count((attack, norm))} times, expected once"
+        )
+    for attack, norm in NEEDED_ATTACKS:
+        if not any((a["attack"], a["norm"]) == (attack, norm) for a in evaluation["attacks"]):
+            yield f"evaluation.attacks: expected {attack} with norm {norm}, which is missing"
 
 
 def _name(path) -> str:

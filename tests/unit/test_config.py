@@ -13,7 +13,7 @@ from input_hessian import attacks, curvature, datasets, models, regularizers
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from validation import SCHEMA, TEST_IMAGES, ConfigError, validate  # noqa: E402
+from validation import SCHEMA, TEST_IMAGES, VALIDATION_IMAGES, ConfigError, validate  # noqa: E402
 
 CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
 schema = yaml.safe_load(SCHEMA.read_text())
@@ -38,7 +38,7 @@ def test_schema_offers_exactly_what_the_library_has():
     properties = schema["properties"]
     model = properties["model"]["properties"]
     entry = properties["regularizers"]["items"]["properties"]
-    attack = properties["evaluation"]["properties"]["attacks"]["items"]["properties"]
+    attack = schema["$defs"]["attacks"]["items"]["properties"]
     assert set(entry["penalty"]["enum"]) == set(regularizers.REGULARIZERS)
     assert set(model["architecture"]["enum"]) == set(models.ARCHITECTURES)
     assert set(model["activation"]["enum"]) == set(models.ACTIVATIONS)
@@ -49,10 +49,11 @@ def test_schema_offers_exactly_what_the_library_has():
     assert set(schema["$defs"]["method"]["enum"]) == set(curvature.METHODS)
 
 
-def test_number_of_test_images_is_that_of_the_datasets():
-    assert {
-        name: dataset.sizes["test"] for name, dataset in datasets.DATASETS.items()
-    } == TEST_IMAGES
+@pytest.mark.parametrize(
+    ("split", "sizes"), [("test", TEST_IMAGES), ("validation", VALIDATION_IMAGES)]
+)
+def test_number_of_images_is_that_of_the_datasets(split, sizes):
+    assert {name: dataset.sizes[split] for name, dataset in datasets.DATASETS.items()} == sizes
 
 
 def test_every_regularizer_of_every_configuration_can_be_built():
@@ -179,7 +180,37 @@ CASES = {
     "attack stated twice": (
         ["evaluation", "attacks", 1],
         {"attack": "pgd", "norm": "l2", "steps": 5, "restarts": 1},
-        ["pgd with norm l2 stands twice"],
+        ["the attack pgd with norm l2 stands 2 times"],
+    ),
+    "attack on the selected cells again": (
+        ["evaluation", "selected_attacks", 1],
+        {"attack": "apgd-t", "norm": "l2"},
+        ["the attack apgd-t with norm l2 stands 2 times"],
+    ),
+    "minimal-norm attack of another norm": (
+        ["evaluation", "attacks", 3, "norm"],
+        "linf",
+        ["evaluation.attacks[3].norm", "expected"],
+    ),
+    "no baseline": (
+        ["regularizers"],
+        [{"name": "hessian", "penalty": "gradient", "squared": False, "lam": [0.1, 1, 3]}],
+        ["regularizers: expected the baseline among them", "{name: none, penalty: none, lam: [0]}"],
+    ),
+    "more validation images than there are": (
+        ["selection", "images"],
+        5001,
+        ["selection.images: got 5001, expected at most the 5000 validation images of mnist"],
+    ),
+    "masking checks on images not attacked": (
+        ["evaluation", "masking_images"],
+        1001,
+        ["evaluation.masking_images: got 1001, expected at most evaluation.images, 1000"],
+    ),
+    "attack that others need is missing": (
+        ["evaluation", "attacks", 3],
+        {"attack": "fgsm", "norm": "l2"},
+        ["evaluation.attacks: expected ddn with norm l2, which is missing"],
     ),
     "option of another attack": (
         ["evaluation", "attacks", 0, "steps"],

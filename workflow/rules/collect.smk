@@ -4,6 +4,7 @@ TABLES = [
         "cells.csv",
         "robustness.csv",
         "curves.csv",
+        "masking.csv",
         "summary.csv",
         "summary.md",
     )
@@ -13,11 +14,13 @@ TABLES = [
 rule collect:
     input:
         script="workflow/scripts/collect.py",
+        grid="workflow/scripts/grid.py",
         library=modules("collect"),
         training=cells(f"{RESULTS}/{CELL}/training.json"),
         evaluation=cells(f"{RESULTS}/{CELL}/evaluation.json"),
         curves=cells(f"{RESULTS}/{CELL}/curve.csv"),
         images=cells(f"{RESULTS}/{CELL}/images.parquet"),
+        selected=selected_cells(f"{RESULTS}/{SELECTED}/images.parquet"),
     output:
         cells=report(
             f"{REPORT}/tables/cells.csv",

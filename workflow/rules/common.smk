@@ -23,9 +23,12 @@ RESULTS = f"results/{config['name']}"
 REPORT = f"reports/{config['name']}"
 LOGS = f"logs/{config['name']}"
 CELL = "{dataset}/{regularizer}/lam~{lam}/seed~{seed}"
+SELECTED = "{dataset}/{regularizer}/selected/seed~{seed}"
 
 DATASETS = {entry["name"]: entry for entry in config["datasets"]}
 REGULARIZERS = {entry["name"]: entry for entry in config["regularizers"]}
+EVALUATION = config["evaluation"]
+SELECTION = config["selection"]
 RECOVERY = config["recovery"]
 # One job at a time per GPU: profiles/default has one. With `auto`, Snakemake cannot know.
 GPU = 1 if config["device"] == "cuda" else 0
@@ -69,13 +72,57 @@ MODULES = {
         "curvature",
         "datasets",
         "errors",
+        "evaluation",
         "files",
         "models",
         "provenance",
         "regularizers",
+        "results",
         "taylor",
         "training",
     ],
+    "attack_selected": [
+        "attacks",
+        "curvature",
+        "datasets",
+        "errors",
+        "evaluation",
+        "files",
+        "models",
+        "provenance",
+        "regularizers",
+        "results",
+        "taylor",
+        "training",
+    ],
+    "validate": [
+        "attacks",
+        "curvature",
+        "datasets",
+        "errors",
+        "files",
+        "models",
+        "regularizers",
+        "taylor",
+        "training",
+    ],
+    "select_lam": ["errors", "files", "results"],
+    "check_masking": [
+        "attacks",
+        "curvature",
+        "datasets",
+        "errors",
+        "files",
+        "masking",
+        "models",
+        "regularizers",
+        "results",
+        "taylor",
+        "training",
+    ],
+    "mask_gradients": ["errors", "files", "models"],
+    "collect_masking": ["errors", "files", "results"],
+    "plot_masking": ["results"],
     "collect": ["errors", "files", "results"],
     "summarize": ["errors", "files", "results"],
     "plot_robustness": ["results"],
@@ -133,6 +180,16 @@ def cells(pattern):
     ]
 
 
+def selected_cells(pattern):
+    """Paths of a pattern for every dataset, regularizer and seed."""
+    return [
+        pattern.format(dataset=dataset, regularizer=name, seed=seed)
+        for dataset in DATASETS
+        for name in trained(dataset)
+        for seed in config["seeds"]
+    ]
+
+
 def penalty(name, lam):
     """Keywords of a regularizer of the library: its entry, without what only names cells."""
     entry = REGULARIZERS[name] | {"lam": float(lam)}
@@ -163,13 +220,101 @@ def cell_settings(wildcards, seed=None):
     )
 
 
+def evaluation_settings(dataset, attacks):
+    """What an evaluation depends on beside the trained network."""
+    return {
+        "images": EVALUATION["images"],
+        "epsilons": DATASETS[dataset]["epsilons"],
+        "headline": DATASETS[dataset]["headline"],
+        "attacks": attacks,
+    }
+
+
 def attack_settings(wildcards):
     """Everything that a cell's evaluation depends on beside the trained network, as JSON."""
-    epsilons = DATASETS[wildcards.dataset]["epsilons"]
-    return json.dumps(
-        {"cell": cell(wildcards), "epsilons": epsilons} | config["evaluation"],
-        sort_keys=True,
-    )
+    settings = evaluation_settings(wildcards.dataset, EVALUATION["attacks"])
+    return json.dumps({"cell": cell(wildcards)} | settings, sort_keys=True)
+
+
+def lam_siblings(pattern):
+    """Function of wildcards: paths of a pattern for every weight of a regularizer, at one seed."""
+
+    def paths(wildcards):
+        return [
+            pattern.format(**(dict(wildcards.items()) | {"lam": lam}))
+            for lam in LAM[wildcards.regularizer]
+        ]
+
+    return paths
+
+
+def selected_settings(wildcards):
+    """The same for the attacks on selected cells; which of them that is decided by the run."""
+    settings = evaluation_settings(wildcards.dataset, EVALUATION["selected_attacks"])
+    cells = [
+        {
+            "dataset": wildcards.dataset,
+            "regularizer": wildcards.regularizer,
+            "lam": lam,
+            "seed": int(wildcards.seed),
+        }
+        for lam in LAM[wildcards.regularizer].values()
+    ]
+    return json.dumps({"cells": cells} | settings, sort_keys=True)
+
+
+def validation_settings(wildcards):
+    """What the attack on validation images depends on, as JSON."""
+    settings = {
+        "cell": cell(wildcards),
+        "images": SELECTION["images"],
+        "steps": SELECTION["steps"],
+        "headline": DATASETS[wildcards.dataset]["headline"],
+    }
+    return json.dumps(settings, sort_keys=True)
+
+
+def masking_checks(dataset):
+    """What the masking checks depend on beside the network and the attacks on it."""
+    return {
+        "images": EVALUATION["masking_images"],
+        "headline": DATASETS[dataset]["headline"],
+        "attacks": EVALUATION["attacks"],
+    }
+
+
+def masking_settings(wildcards):
+    """The same for one cell, as JSON."""
+    settings = {"cell": cell(wildcards)} | masking_checks(wildcards.dataset)
+    return json.dumps(settings, sort_keys=True)
+
+
+def control(dataset):
+    """Identity of the masked control, as of a cell."""
+    return {
+        "dataset": dataset,
+        "regularizer": "control",
+        "lam": 0.0,
+        "seed": config["seeds"][0],
+    }
+
+
+def control_attack_settings(wildcards):
+    """As attack_settings, for the masked control."""
+    settings = evaluation_settings(wildcards.dataset, EVALUATION["attacks"])
+    return json.dumps({"cell": control(wildcards.dataset)} | settings, sort_keys=True)
+
+
+def control_masking_settings(wildcards):
+    """As masking_settings, for the masked control."""
+    settings = {"cell": control(wildcards.dataset)} | masking_checks(wildcards.dataset)
+    return json.dumps(settings, sort_keys=True)
+
+
+def plain_model(wildcards):
+    """The network of plain training at the first seed."""
+    seed = config["seeds"][0]
+    return f"{RESULTS}/{wildcards.dataset}/none/lam~0/seed~{seed}/model.safetensors"
 
 
 def cost_settings(wildcards):
@@ -225,3 +370,7 @@ def recovery_cells(wildcards):
         f"{RESULTS}/recovery/{wildcards.dataset}/{RECOVERY['regularizer']}/lam~{lam:g}.csv"
         for lam in RECOVERY["lam"]
     ]
+
+
+# Redrawn when a script, the shared style or the data change.
+STYLE = ["workflow/scripts/plotting.py", "workflow/scripts/style.mplstyle"]

@@ -2,6 +2,7 @@ FIGURES = [
     *(f"{REPORT}/figures/robustness_{dataset}.{{suffix}}" for dataset in DATASETS),
     f"{REPORT}/figures/pareto.{{suffix}}",
     f"{REPORT}/figures/cost.{{suffix}}",
+    f"{REPORT}/figures/masking.{{suffix}}",
     *(f"{REPORT}/figures/learning_curves_{dataset}.{{suffix}}" for dataset in DATASETS),
     *(
         f"{REPORT}/figures/examples_{dataset}_{norm}.{{suffix}}"
@@ -11,9 +12,6 @@ FIGURES = [
     *(f"{REPORT}/figures/recovery_{dataset}.{{suffix}}" for dataset in DATASETS),
 ]
 FIGURES = [path.format(suffix=suffix) for path in FIGURES for suffix in ("png", "pdf")]
-
-# Redrawn when a script, the shared style or the data change.
-STYLE = ["workflow/scripts/plotting.py", "workflow/scripts/style.mplstyle"]
 
 
 rule plot_robustness:

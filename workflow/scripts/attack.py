@@ -8,12 +8,14 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from input_hessian.attacks import AttackSettings, run_attack
+from input_hessian.attacks import MINIMAL_NORM, AttackSettings
 from input_hessian.datasets import evaluation_subset, load
 from input_hessian.errors import run
+from input_hessian.evaluation import Records, run_attacks, verdicts
 from input_hessian.files import write_atomically
 from input_hessian.models import load_model
-from input_hessian.provenance import environment
+from input_hessian.provenance import environment, fingerprint
+from input_hessian.results import CELL
 from input_hessian.training import configure, evaluate, predict
 
 
@@ -23,9 +25,11 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads, required=True, help="evaluation, as JSON")
     parser.add_argument("--data", type=Path, required=True, help="safetensors of prepare_dataset")
     parser.add_argument("--model", type=Path, required=True, help="safetensors of train")
+    parser.add_argument("--library", type=Path, nargs="+", required=True, help="code it depends on")
     parser.add_argument("--device", required=True, help="auto, cpu, cuda or mps")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--images", type=Path, required=True, help="output: per image, parquet")
+    parser.add_argument("--perturbations", type=Path, required=True, help="output: sizes, parquet")
     parser.add_argument("--evaluation", type=Path, required=True, help="output: per cell, JSON")
     parser.add_argument("--examples", type=Path, required=True, help="output: images, safetensors")
     args = parser.parse_args()
@@ -34,50 +38,60 @@ def main() -> None:
     cell = args.settings["cell"]
     test = load(args.data, "test")
     chosen = torch.from_numpy(evaluation_subset(args.settings["images"], len(test.labels)))
-    images, labels = test.images[chosen], test.labels[chosen]
+    images, labels, index = test.images[chosen], test.labels[chosen], test.index[chosen]
     model, status = load_model(args.model, device)
-    clean = predict(model, images).argmax(1) == labels
+    correct = predict(model, images).argmax(1) == labels
+    where = environment(device, args.threads)
+    records = Records(
+        # Beside the outputs, but not declared: Snakemake deletes those before it repeats a job.
+        args.images.with_name("attacks"),
+        fingerprint(
+            json.dumps(args.settings, sort_keys=True),
+            *(f"{key}={where[key]}" for key in ("torch", "device", "threads")),
+            files=[*args.library, args.data, args.model],
+        ),
+    )
 
     # The first image of each class in the subset, for the figure of adversarial examples.
     shown = torch.tensor([int((labels == label).nonzero()[0]) for label in labels.unique()])
     examples = {"images": images[shown], "labels": labels[shown]}
     tables = []
-
-    def record(attack, norm, epsilon, robust):
-        """Add the verdict on every image of one attack at one radius."""
-        tables.append(
-            pd.DataFrame({"index": test.index[chosen], "label": labels, "robust": robust}).assign(
-                **cell, attack=attack, norm=norm, epsilon=float(epsilon)
-            )
-        )
-
-    for attack in args.settings["attacks"] if status == "finished" else []:
-        settings = AttackSettings(**attack)
-        record(settings.attack, settings.norm, 0, clean)
-        result = run_attack(
+    sizes = []
+    for settings, record in (
+        run_attacks(
             model,
             images,
             labels,
-            settings,
-            args.settings["epsilons"][settings.norm],
+            [AttackSettings(**attack) for attack in args.settings["attacks"]],
+            epsilons=args.settings["epsilons"],
+            headline=args.settings["headline"],
             seed=cell["seed"],
+            records=records,
         )
-        for epsilon, robust in zip(result.epsilons, result.robust, strict=True):
-            record(settings.attack, settings.norm, epsilon, robust)
+        if status == "finished"
+        else []
+    ):
+        tables.append(verdicts(settings, record, correct, index, labels))
+        if settings.attack in MINIMAL_NORM:
+            sizes.append(
+                pd.DataFrame(
+                    {"index": index, "label": labels, "distance": record.epsilon_found}
+                ).assign(attack=settings.attack, norm=settings.norm)
+            )
         name = f"{settings.attack}_{settings.norm}"
-        examples[f"{name}_images"] = result.adversarial[shown]
-        examples[f"{name}_epsilon"] = result.epsilon_found[shown]
-        examples[f"{name}_prediction"] = predict(model, result.adversarial[shown]).argmax(1)
-        accuracies = [
-            f"{epsilon:g}: {robust.double().mean():.3f}"
-            for epsilon, robust in zip(result.epsilons, result.robust, strict=True)
-        ]
-        print(f"{settings.attack} {settings.norm}  {'  '.join(accuracies)}", flush=True)
+        adversarial = record.adversarial[shown]
+        examples[f"{name}_images"] = adversarial
+        examples[f"{name}_epsilon"] = record.epsilon_found[shown]
+        examples[f"{name}_prediction"] = predict(model, adversarial).argmax(1)
 
-    columns = ["index", "label", "dataset", "regularizer", "lam", "seed"]
-    columns += ["attack", "norm", "epsilon", "robust"]
-    table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
-    write_atomically(args.images, table[columns].to_parquet(index=False))
+    def write(path, tables, columns):
+        """Write the concatenation with the cell's identity, as parquet."""
+        columns = ["index", "label", *CELL, *columns]
+        table = pd.concat(tables).assign(**cell) if tables else pd.DataFrame(columns=columns)
+        write_atomically(path, table[columns].to_parquet(index=False))
+
+    write(args.images, tables, ["attack", "norm", "epsilon", "robust"])
+    write(args.perturbations, sizes, ["attack", "norm", "distance"])
     write_atomically(args.examples, save({k: v.contiguous() for k, v in examples.items()}))
     loss, accuracy = evaluate(model, test.images, test.labels)
     measured = {
@@ -86,9 +100,10 @@ def main() -> None:
         "test_accuracy": accuracy,
         "test_images": len(test.labels),
         "attacked_images": len(labels),
-        "evaluated_with": environment(device, args.threads),
+        "evaluated_with": where,
     }
     write_atomically(args.evaluation, json.dumps(measured, indent=2) + "\n")
+    records.delete()
 
 
 if __name__ == "__main__":

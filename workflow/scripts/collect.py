@@ -5,21 +5,11 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from grid import cell_folders, selected_folders
 
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
 from input_hessian.results import CELL, robust_accuracy, wilson_interval, worst_case
-
-
-def cell_folders(grid: dict) -> list[Path]:
-    """Return the folder of every cell of the grid."""
-    return [
-        Path(grid["results"]) / dataset / regularizer / f"lam~{lam}" / f"seed~{seed}"
-        for dataset, regularizers in grid["datasets"].items()
-        for regularizer, lams in regularizers.items()
-        for lam in lams
-        for seed in grid["seeds"]
-    ]
 
 
 def main() -> None:
@@ -32,6 +22,10 @@ def main() -> None:
     args = parser.parse_args()
 
     cells, robustness, curves = [], [], []
+    # What the further attacks on the selected cells found, by cell.
+    further = pd.concat(
+        pd.read_parquet(folder / "images.parquet") for folder in selected_folders(args.grid)
+    )
     for folder in cell_folders(args.grid):
         training = json.loads((folder / "training.json").read_text())
         evaluation = json.loads((folder / "evaluation.json").read_text())
@@ -45,6 +39,8 @@ def main() -> None:
         images = pd.read_parquet(folder / "images.parquet")
         if images.empty:  # the cell diverged: its status says so in the table of cells
             continue
+        same = (further[CELL] == pd.Series(identity)[CELL]).all(axis=1)
+        images = pd.concat([images, further[same]])
         images = images[["index", "attack", "norm", "epsilon", "robust"]]
         table = robust_accuracy(pd.concat([images, worst_case(images)]))
         robustness.append(table.assign(**identity))

@@ -1,0 +1,38 @@
+"""Select one weight per dataset and regularizer, by validation images alone."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+from grid import cell_folders
+
+from input_hessian.errors import run
+from input_hessian.files import write_atomically
+from input_hessian.results import CELL, select
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--grid", type=json.loads, required=True, help="which cells, as JSON")
+    parser.add_argument("--max-clean-loss", type=float, required=True, help="in points")
+    parser.add_argument("--output", type=Path, required=True, help="output, CSV")
+    args = parser.parse_args()
+
+    rows = []
+    for folder in cell_folders(args.grid):
+        training = json.loads((folder / "training.json").read_text())
+        accuracies = json.loads((folder / "validation.json").read_text())["robust_accuracy"]
+        values = [value for norm in accuracies.values() for value in norm.values()]
+        rows.append(
+            {key: training[key] for key in [*CELL, "status", "validation_accuracy"]}
+            | {"validation_robust_accuracy": sum(values) / len(values) if values else None}
+        )
+    table = select(pd.DataFrame(rows), args.max_clean_loss / 100)
+    write_atomically(args.output, table.to_csv(index=False))
+    print(table[table["selected"]].to_string(index=False))
+
+
+if __name__ == "__main__":
+    run(main)
