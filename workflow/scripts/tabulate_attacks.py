@@ -1,0 +1,82 @@
+"""Robust accuracy of the selected cells after each attack, down to the full AutoAttack."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from input_hessian.errors import run
+from input_hessian.files import write_atomically
+from input_hessian.results import read_table
+from input_hessian.statistics import over_seeds
+
+KEYS = ["dataset", "regularizer", "lam"]
+NORMS = {"linf": "l∞", "l2": "l2"}
+# Columns of the Markdown table; APGD-T's record already counts what came before it.
+SHOWN = {"fgsm": "FGSM", "pgd": "PGD", "ddn": "DDN", "apgd-t": "+ APGD", "worst": "+ FAB-T, Square"}
+
+
+def tabulate(robustness: pd.DataFrame, selection: pd.DataFrame, headline: dict) -> pd.DataFrame:
+    """Return one row per selected cell, headline radius and attack: mean and interval."""
+    chosen = selection.loc[selection["selected"], KEYS]
+    rows = robustness.merge(chosen, on=KEYS)
+    at = [
+        epsilon in headline[dataset][norm]
+        for dataset, norm, epsilon in zip(
+            rows["dataset"], rows["norm"], rows["epsilon"], strict=True
+        )
+    ]
+    by = [*KEYS, "norm", "epsilon", "attack"]
+    images = rows.groupby(by)["n"].max().rename("images").reset_index()
+    return over_seeds(rows[at], by).merge(images, on=by)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return one block per dataset, norm and radius."""
+    blocks = []
+    for (dataset, norm, epsilon), rows in table.groupby(["dataset", "norm", "epsilon"], sort=False):
+        rows = rows[rows["attack"].isin(SHOWN)]
+        text = (100 * rows["mean"]).map("{:.1f}".format)
+        worst = rows["attack"] == "worst"
+        bounds = (100 * rows[["low", "high"]]).map("{:.1f}".format)
+        text[worst] += " [" + bounds.loc[worst, "low"] + ", " + bounds.loc[worst, "high"] + "]"
+        wide = rows.assign(text=text).pivot_table(
+            index=["regularizer", "lam"], columns="attack", values="text", aggfunc="first",
+            sort=False,
+        )  # fmt: skip
+        wide = wide[[attack for attack in SHOWN if attack in wide]].rename(columns=SHOWN)
+        wide = wide.reset_index()
+        wide["lam"] = wide["lam"].map("{:g}".format)
+        blocks.append(
+            f"### {dataset}, {NORMS[norm]} {epsilon:g}\n\n"
+            f"{wide.to_markdown(index=False, disable_numparse=True)}\n"
+        )
+    if not blocks:
+        return "Every selected cell diverged.\n"
+    seeds, images = table["seeds"].max(), table["images"].max()
+    head = (
+        f"Robust accuracy in percent of the selected cells on {images} test images, mean of {seeds} "
+        "seed(s). FGSM, PGD and DDN each attack every image; a column with + attacks what everything "
+        "before it left, so the last is the worst case over all attacks, with its 95% interval "
+        f"({'Student t over seeds' if seeds > 1 else 'Wilson, of the images'}).\n\n"
+    )
+    return head + "\n".join(blocks)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--robustness", type=Path, required=True, help="table of collect")
+    parser.add_argument("--selection", type=Path, required=True, help="table of select_lam")
+    parser.add_argument("--headline", type=json.loads, required=True, help="radii, as JSON")
+    parser.add_argument("--csv", type=Path, required=True, help="output, numbers")
+    parser.add_argument("--markdown", type=Path, required=True, help="output, to read")
+    args = parser.parse_args()
+    table = tabulate(read_table(args.robustness), read_table(args.selection), args.headline)
+    write_atomically(args.csv, table.to_csv(index=False))
+    write_atomically(args.markdown, markdown(table))
+
+
+if __name__ == "__main__":
+    run(main)
