@@ -45,7 +45,7 @@ class InputHessian:
 
     def __init__(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor):
         if isinstance(model, nn.Module):
-            _reject_batch_coupling(model)
+            reject_batch_coupling(model)
         self._model, self._labels = model, labels
         self._images = images.detach().requires_grad_()
         self.logits = model(self._images)
@@ -337,7 +337,8 @@ def _converged(norm: Tensor, residual: Tensor, tolerance: float | None) -> Tenso
     return residual <= tolerance * norm.detach()
 
 
-def _reject_batch_coupling(model: nn.Module) -> None:
+def reject_batch_coupling(model: nn.Module) -> None:
+    """Raise ValueError if ``model`` holds a layer that couples the images of a batch."""
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
             module.training or module.running_mean is None

@@ -13,9 +13,15 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from input_hessian.curvature import InputHessian, operator_norm, vector_norm
+from input_hessian.curvature import (
+    InputHessian,
+    normalize,
+    operator_norm,
+    reject_batch_coupling,
+    vector_norm,
+)
 from input_hessian.errors import UserError
 from input_hessian.taylor import LayerwiseHessian, UnsupportedLayerError
 
@@ -157,6 +163,157 @@ class TaylorBound:
         second = self.lam**2 / 2 * _training_norm(hessian, self.estimator, generator)
         first = self.lam * vector_norm(hessian.gradient)
         return Objective(hessian.loss, first + second, hessian.logits)
+
+
+@register("cure")
+@dataclass(frozen=True)
+class CurvatureRegularization:
+    """``ell + lam ||g(x + h z) - g(x)||_2^2`` with ``z = sign(g) / ||sign(g)||_2``: CURE.
+
+    As in the paper, the difference is not divided by ``h``: for small ``h`` the penalty is ``lam
+    h^2 ||H z||^2``.  ``z`` is held constant, and ``x + h z`` may leave [0, 1].
+    Source: Moosavi-Dezfooli et al., *Robustness via curvature regularization, and vice versa*, CVPR
+    2019.
+
+    Args:
+        lam: weight, in squared pixel units per nat.
+        step: ``h``, the l2 length of the step, in pixel units.
+
+    Raises:
+        UserError: for a step that is not positive.
+    """
+
+    lam: float
+    step: float
+
+    def __post_init__(self):
+        if not self.step > 0:
+            raise UserError(f"step: expected a positive length, got {self.step}")
+
+    def __call__(self, model, images, labels, generator):
+        here = _derivatives(model, images, labels)
+        direction = normalize(here.gradient.sign())
+        there = _derivatives(model, images + self.step * direction, labels)
+        change = vector_norm(there.gradient - here.gradient)
+        return Objective(here.loss, self.lam * change.square(), here.logits)
+
+
+@register("jacobian")
+@dataclass(frozen=True)
+class JacobianNorm:
+    """``ell + lam/2 ||J||_F^2``, with ``J = d logits / d image``, ``K x d``.
+
+    Estimated without bias by random projections, as ``||J||_F^2 = K E ||J'u||_2^2`` for ``u``
+    uniform on the unit sphere of the logits; every image draws its own.
+    Source: Hoffman, Roberts & Yaida, *Robust learning with Jacobian regularization*, 2019, arXiv
+    1908.02729 (there one projection).
+
+    Args:
+        lam: weight, in squared pixel units per nat (logits are in nats).
+        n_proj: projections per image.
+
+    Raises:
+        UserError: for less than one projection.
+    """
+
+    lam: float
+    n_proj: int
+
+    def __post_init__(self):
+        if self.n_proj < 1:
+            raise UserError(f"n_proj: expected at least 1 projection, got {self.n_proj}")
+
+    def __call__(self, model, images, labels, generator):
+        if isinstance(model, nn.Module):
+            reject_batch_coupling(model)
+        images = images.detach().requires_grad_()
+        logits = model(images)
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        squares = torch.zeros_like(loss)
+        for _ in range(self.n_proj):
+            (pulled,) = torch.autograd.grad(
+                logits, images, _unit_vectors(logits, generator), create_graph=True
+            )
+            squares = squares + vector_norm(pulled).square()
+        penalty = self.lam / 2 * logits.shape[1] / self.n_proj * squares
+        return Objective(loss, penalty, logits)
+
+
+@register("adversarial")
+@dataclass(frozen=True)
+class AdversarialTraining:
+    """``ell(x + d)``, where PGD seeks the ``d`` of largest loss in a ball of radius ``lam``.
+
+    PGD starts uniformly in the ball, takes steps of length ``2.5 lam / steps``, and returns to the
+    ball and to [0, 1] after each.  The perturbation is held constant (Danskin).
+
+    ``loss`` is that of the clean image, as for every regularizer, and ``penalty`` is what the
+    attack adds.  Their sum is the adversarial loss, so ``loss`` needs no graph and has none: the
+    penalty carries the whole parameter gradient.
+    Source: Madry et al., *Towards deep learning models resistant to adversarial attacks*, ICLR
+    2018.
+
+    Args:
+        lam: radius of the attack, in pixel units.
+        norm: ``"linf"`` or ``"l2"``.
+        steps: of PGD.
+
+    Raises:
+        UserError: for another norm, or less than one step.
+    """
+
+    lam: float
+    norm: str
+    steps: int
+
+    def __post_init__(self):
+        if self.norm not in ("linf", "l2"):
+            raise UserError(f"norm: expected linf or l2, got {self.norm!r}")
+        if self.steps < 1:
+            raise UserError(f"steps: expected at least 1, got {self.steps}")
+
+    def __call__(self, model, images, labels, generator):
+        with torch.no_grad():
+            logits = model(images)
+            loss = F.cross_entropy(logits, labels, reduction="none")
+        attacked = model(self._attack(model, images, labels, generator))
+        penalty = F.cross_entropy(attacked, labels, reduction="none") - loss
+        return Objective(loss, penalty, logits)
+
+    def _attack(self, model, images, labels, generator) -> Tensor:
+        moved = self._inside(images, images + self._start(images, generator))
+        for _ in range(self.steps):
+            gradient = _derivatives(model, moved, labels).gradient.detach()
+            direction = gradient.sign() if self.norm == "linf" else normalize(gradient)
+            moved = self._inside(images, moved + 2.5 * self.lam / self.steps * direction)
+        return moved
+
+    def _start(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a perturbation per image, uniform in the ball."""
+        if self.norm == "linf":
+            return self.lam * (2 * _uniform(images, images.shape, generator) - 1)
+        # a ball of radius r holds r^d of the volume
+        radius = _uniform(images, [len(images)], generator) ** (1 / images[0].numel())
+        return torch.einsum("b,b...->b...", self.lam * radius, _unit_vectors(images, generator))
+
+    def _inside(self, images: Tensor, moved: Tensor) -> Tensor:
+        """Return the nearest points of the ball, clipped to [0, 1], which does not leave it."""
+        perturbation = moved - images
+        if self.norm == "linf":
+            perturbation = perturbation.clamp(-self.lam, self.lam)
+        else:
+            perturbation = perturbation.renorm(2, 0, self.lam)
+        return (images + perturbation).clamp(0, 1)
+
+
+def _uniform(like: Tensor, shape, generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, dtype=like.dtype, device=like.device, generator=generator)
+
+
+def _unit_vectors(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one vector per image, uniform on the unit sphere, of the shape of ``like``."""
+    normal = torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
+    return normalize(normal)
 
 
 def _derivatives(model: Model, images: Tensor, labels: Tensor) -> LayerwiseHessian | InputHessian:

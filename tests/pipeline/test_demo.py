@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 CELL = "results/demo/digits/hessian/lam~1/seed~0"
 FIGURES = ["cost", "examples_digits_l2", "examples_digits_linf", "learning_curves_digits"]
 FIGURES += ["pareto", "recovery_digits", "robustness_digits"]
-CELLS = 12
+CELLS = 20
 
 
 @contextlib.contextmanager
@@ -241,8 +241,9 @@ def test_a_diverged_cell_is_shown_and_costs_the_others_nothing(demo):
     config = yaml.safe_load((demo.path / "config/demo.yaml").read_text())
     config |= {"name": "diverging", "seeds": [0]}
     config["training"]["epochs"] = 2
-    plain, _, hessian, taylor = config["regularizers"]
-    config["regularizers"] = [plain, hessian, taylor | {"lam": [1, 1e38]}]
+    entries = {entry["name"]: entry for entry in config["regularizers"]}
+    diverging = entries["taylor"] | {"lam": [1, 1e38]}
+    config["regularizers"] = [entries["none"], entries["hessian"], diverging]
     (demo.path / "config/diverging.yaml").write_text(yaml.safe_dump(config))
     demo.snakemake("--cores", "all", "--configfile", "config/diverging.yaml")
     cells = pd.read_csv(demo.path / "reports/diverging/tables/cells.csv", keep_default_na=False)

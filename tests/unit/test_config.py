@@ -232,6 +232,34 @@ def test_errors_name_key_value_and_what_is_allowed(config, case):
         assert str(error.value).count("\n  - ") == 1, "one mistake, one message"
 
 
+@pytest.mark.parametrize(
+    ("penalty", "key", "value", "message"),
+    [
+        ("cure", "step", 0, "step: got 0, expected a number greater than 0"),
+        ("jacobian", "n_proj", 1.5, "n_proj: got 1.5, expected a whole number"),
+        ("jacobian", "squared", True, "unknown key 'squared'; allowed are .*, n_proj"),
+        ("adversarial", "norm", "l1", 'norm: got "l1", expected one of linf, l2'),
+        ("adversarial", "steps", 0, "steps: got 0, expected at least 1"),
+        ("adversarial", "estimator", {}, "unknown key 'estimator'; allowed are .*, norm, steps"),
+    ],
+)
+def test_options_belong_to_their_penalty(config, penalty, key, value, message):
+    i, entry = next((i, e) for i, e in enumerate(config["regularizers"]) if e["penalty"] == penalty)
+    entry[key] = value
+    with pytest.raises(ConfigError, match=rf"1 problem.*\n.*regularizers\[{i}\].*{message}"):
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "key"), [("cure", "step"), ("jacobian", "n_proj"), ("adversarial", "norm")]
+)
+def test_options_of_a_penalty_are_required(config, penalty, key):
+    entry = next(e for e in config["regularizers"] if e["penalty"] == penalty)
+    del entry[key]
+    with pytest.raises(ConfigError, match=rf"1 problem.*\n.*missing {key}"):
+        validate(config)
+
+
 def test_missing_keys_and_repeated_names(config):
     without = copy.deepcopy(config)
     del without["regularizers"][2]["estimator"]

@@ -21,6 +21,13 @@ WEIGHTED = {
     "hessian": {"squared": False, "estimator": CONVERGED},
     "hessian squared": {"squared": True, "estimator": CONVERGED},
     "taylor": {"estimator": CONVERGED},
+    "cure": {"step": 0.3},
+}
+# those that draw random numbers whatever their options
+RANDOM = {
+    "jacobian": {"n_proj": 2},
+    "adversarial linf": {"norm": "linf", "steps": 3},
+    "adversarial l2": {"norm": "l2", "steps": 3},
 }
 
 
@@ -46,11 +53,11 @@ def seeded(seed):
 
 
 def build(name, lam):
-    return regularizers.build(name.split()[0], lam=lam, **WEIGHTED[name])
+    return regularizers.build(name.split()[0], lam=lam, **(WEIGHTED | RANDOM)[name])
 
 
-def true_norms(model, images, labels):
-    """``||g||`` and ``||H||`` from the explicit derivatives of one image at a time."""
+def true_derivatives(model, images, labels):
+    """``g``, ``[B, d]``, and ``H``, ``[B, d, d]``, explicitly, one image at a time."""
 
     def loss(flat, label):
         return F.cross_entropy(model(flat.view(1, *SHAPE)), label[None])
@@ -58,11 +65,25 @@ def true_norms(model, images, labels):
     flat = images.flatten(1)
     gradients = torch.func.vmap(torch.func.grad(loss))(flat, labels)
     hessians = torch.func.vmap(torch.func.hessian(loss))(flat, labels)
-    return gradients.norm(dim=1), torch.linalg.eigvalsh(hessians).abs().amax(1)
+    return gradients.detach(), hessians.detach()
+
+
+def true_jacobian(model, images):
+    """``J``, ``[B, K, d]``, explicitly, one image at a time."""
+
+    def logits(flat):
+        return model(flat.view(1, *SHAPE))[0]
+
+    return torch.func.vmap(torch.func.jacrev(logits))(images.flatten(1)).detach()
 
 
 def true_penalty(name, lam, model, images, labels):
-    gradient, hessian = (norm.detach() for norm in true_norms(model, images, labels))
+    gradients, hessians = true_derivatives(model, images, labels)
+    gradient, hessian = gradients.norm(dim=1), torch.linalg.eigvalsh(hessians).abs().amax(1)
+    if name == "cure":
+        step = 0.3 * gradients.sign() / gradients.sign().norm(dim=1, keepdim=True)
+        moved, _ = true_derivatives(model, images + step.view_as(images), labels)
+        return lam * (moved - gradients).square().sum(1)
     return {
         "gradient": lam * gradient,
         "gradient squared": lam * gradient**2,
@@ -91,7 +112,17 @@ def test_value(model, batch, name):
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_parameter_gradient_is_that_of_the_true_objective(model, batch, name):
     images, labels = batch
-    gradients = parameter_gradient(build(name, 0.7)(model, *batch, seeded(0)), model)
+
+    def truth(network):
+        loss = F.cross_entropy(network(images), labels, reduction="none")
+        return (loss + true_penalty(name, 0.7, network, images, labels)).mean().item()
+
+    assert_derivative_of(truth, build(name, 0.7)(model, *batch, seeded(0)), model)
+
+
+def assert_derivative_of(truth, objective, model):
+    """Compare the objective's parameter gradient with differences of ``truth(network)``."""
+    gradients = parameter_gradient(objective, model)
     state = {key: value.detach() for key, value in model.named_parameters()}
     generator = seeded(2)
     step, eps = 1e-5, 2.0**-52
@@ -101,15 +132,13 @@ def test_parameter_gradient_is_that_of_the_true_objective(model, batch, name):
             for key, value in state.items()
         }
 
-        def objective(distance, direction=direction):
+        def value(distance, direction=direction):
             moved = {key: state[key] + distance * direction[key] for key in state}
-            network = _Functional(model, moved)
-            loss = F.cross_entropy(network(images), labels, reduction="none")
-            return (loss + true_penalty(name, 0.7, network, images, labels)).mean().item()
+            return truth(_Functional(model, moved))
 
-        near, far = ((objective(h) - objective(-h)) / (2 * h) for h in (step, 2 * step))
+        near, far = ((value(h) - value(-h)) / (2 * h) for h in (step, 2 * step))
         # the difference of the two is three times the truncation error; the rest is rounding
-        error = abs(far - near) + 100 * eps * objective(0) / step
+        error = abs(far - near) + 100 * eps * value(0) / step
         assert error < 1e-4 * abs(near)
         pairs = zip(gradients, direction.values(), strict=True)
         assert sum((g * d).sum().item() for g, d in pairs) == pytest.approx(near, abs=error)
@@ -123,7 +152,7 @@ class _Functional:
         return torch.func.functional_call(self.model, self.state, (images,))
 
 
-@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("name", [*WEIGHTED, *RANDOM])
 def test_lam_zero_is_plain_training(model, batch, name):
     plain = regularizers.build("none")(model, *batch, seeded(0))
     other = build(name, 0.0)(model, *batch, seeded(0))
@@ -205,6 +234,231 @@ def test_a_penalty_is_paid_on_average_over_the_batch(model, batch, name):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-13)
 
 
+def softmax_regression(weight):
+    """``z = W x + b`` without bias, so that every derivative has a closed form."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False).double()
+    linear.weight = nn.Parameter(weight)
+    return nn.Sequential(nn.Flatten(), linear)
+
+
+def test_cure_of_softmax_regression(batch):
+    """There ``g = W'(p - y)``, so that the change of the gradient is that of ``W'p``."""
+    images, labels = batch
+    weight = torch.randn(CLASSES, 9, dtype=torch.float64, generator=seeded(4))
+    p = (images.flatten(1) @ weight.mT).softmax(1)
+    z = ((p - F.one_hot(labels, CLASSES)) @ weight).sign() / 3  # nine pixels, none of them 0
+    moved = ((images.flatten(1) + 0.5 * z) @ weight.mT).softmax(1)
+    objective = regularizers.build("cure", lam=2.0, step=0.5)(
+        softmax_regression(weight), images, labels, seeded(0)
+    )
+    expected = 2 * ((moved - p) @ weight).square().sum(1)
+    assert torch.allclose(objective.penalty, expected, rtol=1e-12)
+
+
+def test_cure_tends_to_the_hessian_along_the_sign_of_the_gradient(model, batch):
+    gradients, hessians = true_derivatives(model, *batch)
+    z = gradients.sign() / gradients.sign().norm(dim=1, keepdim=True)
+    limit = torch.einsum("bij,bj->bi", hessians, z).square().sum(1)
+    errors = []
+    for step in (1e-3, 1e-4):
+        penalty = regularizers.build("cure", lam=1.0, step=step)(model, *batch, seeded(0)).penalty
+        errors.append((penalty / step**2 - limit).detach())
+    assert (errors[1].abs() < 1e-3 * limit).all()
+    assert torch.allclose(errors[0], 10 * errors[1], rtol=0.05)  # of first order in the step
+
+
+@pytest.mark.parametrize("n_proj", [1, 3])
+def test_jacobian_projects_on_random_unit_vectors(model, batch, n_proj):
+    images, labels = batch
+    generator = seeded(0)
+    normal = [
+        torch.randn(5, CLASSES, dtype=torch.float64, generator=generator) for _ in range(n_proj)
+    ]
+    units = torch.stack(normal, 1)
+    units /= units.norm(dim=2, keepdim=True)
+
+    def penalty(network):
+        pulled = torch.einsum("bpk,bkd->bpd", units, true_jacobian(network, images))
+        return 0.7 / 2 * CLASSES / n_proj * pulled.square().sum((1, 2))
+
+    def truth(network):
+        loss = F.cross_entropy(network(images), labels, reduction="none")
+        return (loss + penalty(network)).mean().item()
+
+    regularizer = regularizers.build("jacobian", lam=0.7, n_proj=n_proj)
+    objective = regularizer(model, images, labels, seeded(0))
+    assert torch.allclose(objective.penalty, penalty(model), rtol=1e-12)
+    assert torch.equal(objective.logits, model(images))
+    assert_derivative_of(truth, objective, model)
+
+
+def test_jacobian_estimate_is_unbiased(model, batch):
+    images, labels = (part[:1].repeat_interleave(4000, 0) for part in batch)
+    penalty = build("jacobian", 2.0)(model, images, labels, seeded(0)).penalty.detach()
+    error = penalty.std() / len(images) ** 0.5
+    expected = true_jacobian(model, images[:1]).square().sum()
+    assert 0 < error < 0.02 * expected
+    assert abs(penalty.mean() - expected) < 3 * error
+
+
+def test_jacobian_with_orthogonal_rows_of_one_length_needs_no_luck(batch):
+    """Then all projections are alike, and each is the whole norm."""
+    rows = torch.linalg.qr(torch.randn(9, 9, dtype=torch.float64, generator=seeded(4))).Q
+    model = softmax_regression(3 * rows[:CLASSES])
+    penalty = regularizers.build("jacobian", lam=0.1, n_proj=1)(model, *batch, seeded(0)).penalty
+    expected = torch.full((5,), 0.1 / 2 * 9 * CLASSES, dtype=torch.float64)
+    assert torch.allclose(penalty, expected, rtol=1e-12)
+
+
+class _Watched:
+    """A network that keeps the images it is shown."""
+
+    def __init__(self, model):
+        self.model, self.seen = model, []
+
+    def __call__(self, images):
+        self.seen.append(images.detach().clone())
+        return self.model(images)
+
+
+def sizes(perturbations, norm):
+    order = {"linf": float("inf"), "l2": 2}[norm]
+    return torch.linalg.vector_norm(perturbations.flatten(1), ord=order, dim=1)
+
+
+ATTACKS = [("linf", 0.3), ("l2", 0.8)]
+
+
+@pytest.mark.parametrize(("norm", "lam"), ATTACKS)
+def test_every_image_of_the_attack_is_in_ball_and_range(model, batch, norm, lam):
+    watched = _Watched(model)
+    regularizers.build("adversarial", lam=lam, norm=norm, steps=5)(watched, *batch, seeded(0))
+    clean, *iterates = watched.seen
+    assert torch.equal(clean, batch[0])
+    assert len(iterates) == 5 + 1
+    for moved in iterates:
+        assert (moved >= 0).all()
+        assert (moved <= 1).all()
+        assert (sizes(moved - clean, norm) <= lam * (1 + 1e-9)).all()
+    assert (
+        torch.stack([sizes(moved - clean, norm) for moved in iterates]).amax(0) > 0.6 * lam
+    ).all()
+    assert any((moved == 0).any() for moved in iterates)  # the range was in the way
+    assert any((moved == 1).any() for moved in iterates)
+
+
+@pytest.mark.parametrize(("norm", "lam"), ATTACKS)
+def test_adversarial_objective_is_the_loss_at_the_end_of_the_attack(model, batch, norm, lam):
+    images, labels = batch
+    regularizer = regularizers.build("adversarial", lam=lam, norm=norm, steps=5)
+    watched = _Watched(model)
+    objective = regularizer(watched, images, labels, seeded(0))
+    attacked = watched.seen[-1]
+    total = objective.loss + objective.penalty
+    expected = F.cross_entropy(model(attacked), labels, reduction="none")
+    assert torch.allclose(total, expected, rtol=1e-13)
+    plain = regularizers.build("none")(model, images, labels, seeded(0))
+    assert torch.equal(objective.loss, plain.loss)
+    assert torch.equal(objective.logits, plain.logits)
+    assert not objective.loss.requires_grad
+    assert_derivative_of(
+        lambda network: F.cross_entropy(network(attacked), labels).item(), objective, model
+    )
+    assert all(parameter.grad is None for parameter in model.parameters())
+    # layer by layer, where the network allows it, the attack is the same
+    assert torch.allclose(
+        regularizer(model, images, labels, seeded(0)).penalty, objective.penalty, rtol=1e-9
+    )
+
+
+def two_classes():
+    """A linear model, and how its logit margin depends on the image."""
+    weight = torch.randn(2, 9, dtype=torch.float64, generator=seeded(4))
+    return softmax_regression(weight), weight[0] - weight[1]
+
+
+@pytest.mark.parametrize("lam", [0.05, 0.3])
+def test_linf_attack_on_two_linear_classes_is_the_worst_there_is(batch, lam):
+    """Every pixel goes as far as ball and range allow, against the margin."""
+    images, labels = batch[0], batch[1] % 2
+    model, normal = two_classes()
+    push = -torch.where(labels == 0, 1, -1)[:, None] * normal
+    flat = images.flatten(1)
+    worst = torch.where(push > 0, (flat + lam).clamp(max=1), (flat - lam).clamp(min=0))
+    regularizer = regularizers.build("adversarial", lam=lam, norm="linf", steps=4)
+    objective = regularizer(model, images, labels, seeded(0))
+    expected = F.softplus((push * worst).sum(1))
+    assert torch.allclose(objective.loss + objective.penalty, expected, rtol=1e-12)
+
+
+def test_l2_attack_on_two_linear_classes_nears_the_worst_there_is(batch):
+    images, labels, lam = 0.4 + 0.2 * batch[0], batch[1] % 2, 0.3
+    model, normal = two_classes()
+    margin = torch.where(labels == 0, 1, -1) * (images.flatten(1) @ normal)
+    objective = regularizers.build("adversarial", lam=lam, norm="l2", steps=7)(
+        model, images, labels, seeded(0)
+    )
+    total = objective.loss + objective.penalty
+    reached = (margin + total.expm1().log()) / (lam * normal.norm())  # of the largest fall
+    assert (reached <= 1 + 1e-9).all()
+    # from wherever it starts, seven steps of 2.5/7 radii end at 0.95 of it or more
+    assert (reached > 0.949).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_attack_starts_uniformly_in_the_ball(norm):
+    images, lam = torch.full((2000, *SHAPE), 0.5, dtype=torch.float64), 0.4
+    watched = _Watched(two_classes()[0])
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    regularizers.build("adversarial", lam=lam, norm=norm, steps=1)(
+        watched, images, labels, seeded(0)
+    )
+    start = (watched.seen[1] - images).flatten(1) / lam
+    volume = (sizes(start, norm) ** 9).sort().values  # of the ball through each start: uniform
+    uniform = (torch.arange(len(images)) + 0.5) / len(images)
+    assert (volume - uniform).abs().max() < 1.63 / len(images) ** 0.5  # Kolmogorov-Smirnov, 1%
+    direction = start / start.norm(dim=1, keepdim=True)
+    covariance = direction.mT @ direction / len(images)
+    assert torch.allclose(covariance, torch.eye(9, dtype=torch.float64) / 9, atol=0.02)
+    assert (direction.mean(0).abs() < 0.03).all()
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_numbers_come_from_the_generator_alone(model, batch, name):
+    regularizer = build(name, 0.3)
+    state = torch.get_rng_state()
+    first, again, other = (regularizer(model, *batch, seeded(s)).penalty for s in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_other_images_do_not_matter(model, batch, name):
+    """With the same draws; a smaller batch would draw others."""
+    images, labels = batch
+    others = images.flip(0).clone(), labels.flip(0).clone()  # the middle image keeps its place
+    regularizer = build(name, 0.3)
+    first, second = (regularizer(model, *part, seeded(0)) for part in (batch, others))
+    for a, b in zip(first, second, strict=True):
+        assert torch.allclose(a[2], b[2], rtol=1e-12)
+        assert not torch.allclose(a[0], b[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", [*WEIGHTED, *RANDOM])
+def test_images_coupled_by_batch_statistics_are_refused(batch, name):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 6), nn.BatchNorm1d(6), nn.Linear(6, CLASSES))
+    with pytest.raises(ValueError, match="BatchNorm1d '2' normalises with the statistics"):
+        build(name, 0.3)(model.double(), *batch, seeded(0))
+
+
+@pytest.mark.parametrize("name", [*WEIGHTED, *RANDOM])
+def test_a_value_that_is_not_finite_shows(model, batch, name):
+    with torch.no_grad():
+        model[-1].weight[0, 0] = float("nan")
+    assert build(name, 0.3)(model, *batch, seeded(0)).penalty.isnan().all()
+
+
 def test_unregularized(model, batch):
     objective = regularizers.build("none", lam=0)(model, *batch, seeded(0))
     expected = F.cross_entropy(model(batch[0]), batch[1])
@@ -214,7 +468,8 @@ def test_unregularized(model, batch):
 
 
 def test_registry():
-    assert {"none", "gradient", "hessian", "taylor"} <= set(regularizers.REGULARIZERS)
+    names = {"none", "gradient", "hessian", "taylor", "cure", "jacobian", "adversarial"}
+    assert names <= set(regularizers.REGULARIZERS)
     built = regularizers.build("gradient", lam=1.5, squared=True)
     assert isinstance(built, regularizers.REGULARIZERS["gradient"])
     assert (built.lam, built.squared) == (1.5, True)
@@ -228,6 +483,18 @@ def test_registry():
         ("gradient", {"squared": True}, "penalty 'gradient'.*missing.*'lam'"),
         ("taylor", {"lam": 1.0, "squared": True}, "penalty 'taylor'.*unexpected.*'squared'"),
         ("none", {"squared": True}, "penalty 'none'.*unexpected.*'squared'"),
+        ("cure", {"lam": 1.0, "step": 0}, "step: expected a positive length, got 0"),
+        ("jacobian", {"lam": 1.0, "n_proj": 0}, "n_proj: expected at least 1 projection, got 0"),
+        (
+            "adversarial",
+            {"lam": 1.0, "norm": "l1", "steps": 7},
+            "norm: expected linf or l2, got 'l1'",
+        ),
+        (
+            "adversarial",
+            {"lam": 1.0, "norm": "l2", "steps": 0},
+            "steps: expected at least 1, got 0",
+        ),
     ],
 )
 def test_bad_configurations_are_explained(penalty, options, message):

@@ -34,6 +34,8 @@ def main() -> None:
         times = rows.pivot(index="round", columns="regularizer", values="milliseconds")
         ratios = times.div(times[unit], axis=0)  # within a round, neighbours slow all alike
         for x, name in enumerate(names):
+            if name not in ratios:  # not trained on this dataset
+                continue
             low, middle, high = ratios[name].quantile([0.25, 0.5, 0.75])
             axes.bar(x, middle, color=styles[name]["color"], alpha=0.4, width=0.6)
             if name != unit:

@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
-from plotting import DATASETS, lam_colours, nothing_to_draw, save
+from plotting import DATASETS, lam_colours, nothing_to_draw, panels, save
 
 from input_hessian.results import read_table
 
@@ -22,23 +21,18 @@ def main() -> None:
     if table.empty:
         return nothing_to_draw(args.output)
     names = list(table["regularizer"].unique())
-    colours = {0: (0, 0, 0), **lam_colours(table.loc[table["lam"] > 0, "lam"])}
-    panels = {
+    measures = {
         "accuracy": ("training accuracy (%)", 100),
         "validation_accuracy": ("validation accuracy (%)", 100),
         "penalty": ("weighted penalty (nats)", 1),
     }
-    figure, grid = plt.subplots(
-        3,
-        len(names),
-        figsize=(2.3 * len(names) + 0.8, 5.4),
-        sharex=True,
-        sharey="row",
-        squeeze=False,
-    )
-    for row, (column, (label, factor)) in zip(grid, panels.items(), strict=True):
+    labels = [label for label, _ in measures.values()]
+    figure, grid = panels(names, labels, (2.3, 1.8), sharex=True)
+    for row, (column, (_, factor)) in zip(grid, measures.items(), strict=True):
         for axes, name in zip(row, names, strict=True):
-            for lam, rows in table[table["regularizer"] == name].groupby("lam"):
+            mine = table[table["regularizer"] == name]
+            colours = lam_colours(mine["lam"]) if name != "none" else {0: "black"}
+            for lam, rows in mine.groupby("lam"):
                 seeds = factor * rows.groupby("epoch")[column].agg(["mean", "min", "max"])
                 marker = "o" if len(seeds) == 1 else None
                 label_lam = f"λ = {lam:g}" if name != "none" else "no penalty"
@@ -49,9 +43,7 @@ def main() -> None:
                     seeds.index, seeds["min"], seeds["max"], color=colours[lam], alpha=0.2, lw=0
                 )
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        row[0].set_ylabel(label)
-    for axes, name in zip(grid[0], names, strict=True):
-        axes.set_title(name)
+    for axes in grid[0]:
         axes.legend(loc="lower right", handlelength=1.2)
     for axes in grid[-1]:
         axes.set_xlabel("epoch")

@@ -91,7 +91,9 @@ def main() -> None:
     entries = {}
     for axes in grid.flat:
         entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries))
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside upper center", ncols=min(len(entries), 5)
+    )
     bars = "standard deviation over seeds"
     if table["seed"].nunique() == 1:
         bars = "95% Wilson interval of the images, one seed"

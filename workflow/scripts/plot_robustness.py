@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from plotting import DATASETS, NORMS, lam_colours, nothing_to_draw, save
+from plotting import DATASETS, NORMS, lam_colours, nothing_to_draw, panels, save
 
 from input_hessian.results import read_table
 
@@ -36,16 +35,7 @@ def main() -> None:
         return nothing_to_draw(args.output)
     plain = table[table["regularizer"] == "none"]
     names = [name for name in table["regularizer"].unique() if name != "none"] or ["none"]
-    colours = lam_colours(table.loc[table["regularizer"] != "none", "lam"])
-
-    figure, grid = plt.subplots(
-        2,
-        len(names),
-        figsize=(2.4 * len(names) + 1.6, 4.4),
-        sharey=True,
-        sharex="row",
-        squeeze=False,
-    )
+    figure, grid = panels(names, ["robust accuracy (%)"] * 2, (2.4, 2.2), sharex=False)
     for row, norm in zip(grid, ("linf", "l2"), strict=True):
         for axes, name in zip(row, names, strict=True):
             curve(
@@ -56,12 +46,10 @@ def main() -> None:
                 label="no penalty",
             )
             mine = table[(table["regularizer"] == name) & (table["norm"] == norm)]
+            colours = lam_colours(mine["lam"])
             for lam, rows in mine.groupby("lam") if name != "none" else []:
                 curve(axes, rows, color=colours[lam], label=f"λ = {lam:g}")
             axes.set(ylim=(-2, 102), xlabel=rf"{NORMS[norm]} radius ε (pixel units)")
-            if norm == "linf":
-                axes.set_title(name)
-        row[0].set_ylabel("robust accuracy (%)")
     for axes in grid[0]:
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(handles[1:], labels[1:], loc="lower left", handlelength=1.2)

@@ -1,6 +1,7 @@
 """What all figures share: the style, the colours, the words, and how a figure is saved."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -9,30 +10,75 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
 NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$"}
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "Digits (8x8)"}
+# Paul Tol's "muted" scheme (sronpersonalpages.nl/~pault). To colour-blind readers its nine colours
+# are further apart than seaborn's "colorblind" ones.
+COLOURS = ["#332288", "#CC6677", "#117733", "#88CCEE", "#882255"]
+COLOURS += ["#999933", "#44AA99", "#AA4499", "#DDCC77"]
 MARKERS = "osD^vP*X"
+LINES = ["-"] * 5 + ["--"] * 5
 
 
 def regularizer_styles(names: Iterable[str]) -> dict[str, dict[str, object]]:
-    """Return colour and marker per regularizer: black for plain training, else colour-blind safe."""
+    """Return colour, marker and line style per regularizer; plain training is black."""
     others = [name for name in dict.fromkeys(names) if name != "none"]
-    palette = sns.color_palette("colorblind")
-    styles = {  # with more than eight, markers and colours repeat out of step
-        name: {"color": palette[i % len(palette)], "marker": MARKERS[i % len(MARKERS)]}
+    styles = {  # the three repeat out of step
+        name: {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "ls": LINES[i % len(LINES)],
+        }
         for i, name in enumerate(others)
     }
     return {"none": {"color": "black", "marker": "x"}, **styles}
 
 
 def lam_colours(lams: Iterable[float]) -> dict[float, tuple]:
-    """Return one colour per weight, light to dark as it grows (perceptually uniform)."""
+    """Return one colour per weight of one regularizer, light to dark as it grows."""
     lams = sorted(set(lams))
     return dict(zip(lams, sns.color_palette("flare", len(lams)), strict=True))
+
+
+def panels(
+    names: Sequence[str], labels: Sequence[str], size: tuple[float, float], *, sharex: bool
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure, and the axes of each row, one per name.
+
+    After five columns the rows go on below, so that the figure stays legible on a page.
+
+    Args:
+        names: titles of the columns.
+        labels: vertical axis of each row; the axes of a row share their limits.
+        size: of one panel, in inches.
+        sharex: let all rows share the horizontal axis.
+    """
+    blocks = math.ceil(len(names) / 5)
+    columns = math.ceil(len(names) / blocks)
+    figure, grid = plt.subplots(
+        blocks * len(labels),
+        columns,
+        figsize=(size[0] * columns + 1.2, size[1] * blocks * len(labels)),
+        squeeze=False,
+    )
+    rows = [grid[i :: len(labels)].flatten() for i in range(len(labels))]
+    for row, label in zip(rows, labels, strict=True):
+        for k, axes in enumerate(row):
+            axes.set_visible(k < len(names))
+            if k:
+                axes.sharey(row[0])
+            if (first := rows[0][0] if sharex else row[0]) is not axes:
+                axes.sharex(first)
+            axes.tick_params(labelleft=k % columns == 0, labelbottom=row is rows[-1] or not sharex)
+            axes.set_ylabel(label if k % columns == 0 else None)
+    for axes, name in zip(rows[0], names, strict=False):
+        axes.set_title(name)
+    return figure, [row[: len(names)] for row in rows]
 
 
 def nothing_to_draw(paths: Iterable[Path]) -> None:
