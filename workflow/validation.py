@@ -160,6 +160,19 @@ def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
                 f"recovery.lam: got {lam}, expected values of {recovery['regularizer']}'s lam, "
                 f"{weights[recovery['regularizer']]}"
             )
+    reference = config["comparison"]["reference"]
+    if reference not in weights:
+        yield (
+            f"comparison.reference: got {reference!r}, expected a name of regularizers: "
+            f"{', '.join(weights)}"
+        )
+    for entry in config["regularizers"]:
+        missing = [name for name in known if name not in entry.get("datasets", known)]
+        if entry["name"] == reference and missing:
+            yield (
+                f"comparison.reference: got {reference!r}, which is not trained on "
+                f"{', '.join(missing)}, expected a regularizer without `datasets:`"
+            )
     attacks = [(attack["attack"], attack["norm"]) for attack in config["evaluation"]["attacks"]]
     for attack, norm in sorted({pair for pair in attacks if attacks.count(pair) > 1}):
         yield f"evaluation.attacks: {attack} with norm {norm} stands twice, expected once"
