@@ -126,6 +126,26 @@ def test_comparison_pairs_images_and_takes_the_worst_attack(experiment):
     assert "McNemar" not in text
 
 
+def test_both_sides_are_judged_by_the_same_attacks(experiment):
+    """The reference's selected weight has met an attack that the others have not."""
+    folder, _ = experiment
+    before = compared(folder)
+
+    def add_square(cell):
+        for seed in (0, 1):
+            path = folder / f"results/digits/{cell}/seed~{seed}/images.parquet"
+            images = pd.read_parquet(path)
+            square = images[images["attack"] == "pgd"].assign(attack="square", robust=False)
+            pd.concat([images, square]).to_parquet(path)
+
+    add_square("hessian/lam~1")
+    pd.testing.assert_frame_equal(compared(folder), before)
+    assert set(before["attacks"]) == {"fgsm pgd", "pgd"}
+    add_square("gradient/lam~1")
+    row = compared(folder).query("norm == 'linf' and regularizer == 'gradient'").iloc[0]
+    assert row["robust_first"] == 0
+
+
 def test_one_seed_is_said_to_be_one(experiment):
     folder, _ = experiment
     cells = pd.read_csv(folder / "cells.csv", keep_default_na=False)

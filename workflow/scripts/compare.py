@@ -16,7 +16,7 @@ NORMS = {"linf": "l∞", "l2": "l2"}
 LARGEST_GAP = 0.005  # of validation accuracies that still count as matched
 ROUNDING = 1e-9
 COLUMNS = ["dataset", "norm", "epsilon", "reference", "reference_lam", "regularizer", "lam"]
-COLUMNS += ["choice", "validation_gap", "matched", "clean_first", "clean_second"]
+COLUMNS += ["choice", "validation_gap", "matched", "attacks", "clean_first", "clean_second"]
 COLUMNS += ["robust_first", "robust_second"]
 COLUMNS += [field.name for field in dataclasses.fields(Comparison)]
 
@@ -66,24 +66,34 @@ def choose(selection: pd.DataFrame, reference: str) -> list[dict]:
     return pairs
 
 
-def verdicts(results: Path, cells: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
-    """Return per norm and epsilon a table ``[seeds, images]``: robust against every attack."""
+def attacked(results: Path, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return what every attack did to every image, for all seeds of one weight."""
     tables = []
     for cell in cells.itertuples():
         folder = f"{cell.dataset}/{cell.regularizer}/lam~{cell.lam:g}/seed~{cell.seed}"
         images = pd.read_parquet(results / folder / "images.parquet")
         images = images[["index", "attack", "norm", "epsilon", "robust"]]
-        tables.append(worst_case(images).assign(seed=cell.seed))
-    worst = pd.concat(tables)
+        tables.append(images.assign(seed=cell.seed))
+    return pd.concat(tables)
+
+
+def withstood(images: pd.DataFrame, attacks: list[str]) -> dict[float, pd.DataFrame]:
+    """Return per epsilon a table ``[seeds, images]``: robust against all of these attacks."""
+    images = images[images["attack"].isin(attacks)]
+    worst = pd.concat(
+        worst_case(rows.drop(columns="seed")).assign(seed=seed)
+        for seed, rows in images.groupby("seed")
+    )
     return {
-        key: rows.pivot(index="seed", columns="index", values="robust")
-        for key, rows in worst.groupby(["norm", "epsilon"])
+        epsilon: rows.pivot(index="seed", columns="index", values="robust")
+        for epsilon, rows in worst.groupby("epsilon")
     }
 
 
 def compare(selection: pd.DataFrame, cells: pd.DataFrame, settings: dict) -> pd.DataFrame:
     """Return one row per dataset, headline radius and comparison, the reference first in each pair.
 
+    Both sides are judged by the attacks that both underwent: selected weights may have met more.
     P-values are adjusted among all rows of a dataset, the table that a reader sees at once.
     """
     cells = cells[cells["status"] == "finished"]
@@ -91,41 +101,47 @@ def compare(selection: pd.DataFrame, cells: pd.DataFrame, settings: dict) -> pd.
     for dataset, headline in settings["headline"].items():
         here = cells[cells["dataset"] == dataset]
         pairs = choose(selection[selection["dataset"] == dataset], settings["reference"])
-        sides = [("reference", "reference_lam"), ("regularizer", "lam")]
-        networks = {
-            (name, lam): here[(here["regularizer"] == name) & (here["lam"] == lam)]
-            for name, lam in {(pair[a], pair[b]) for pair in pairs for a, b in sides}
-        }
-        clean = {key: group["test_accuracy"].mean() for key, group in networks.items()}
-        robust = {
-            key: verdicts(Path(settings["results"]), group) for key, group in networks.items()
-        }
-        for norm, epsilon in ((norm, e) for norm, radii in headline.items() for e in radii):
+        clean, images = {}, {}
+        for name, lam in {key for pair in pairs for key in sides(pair)}:
+            group = here[(here["regularizer"] == name) & (here["lam"] == lam)]
+            clean[name, lam] = group["test_accuracy"].mean()
+            images[name, lam] = attacked(Path(settings["results"]), group)
+        for norm, epsilons in headline.items():
             block = []
             for pair in pairs:
-                keys = [(pair[a], pair[b]) for a, b in sides]
-                first, second = (robust[key][norm, epsilon] for key in keys)
-                if not first.columns.equals(second.columns):
-                    raise UserError(
-                        f"{dataset}: {keys[0]} and {keys[1]} were attacked on different images, "
-                        "expected the same; remove their images.parquet to attack both again"
+                first, second = sides(pair)
+                both = [images[key][images[key]["norm"] == norm] for key in (first, second)]
+                attacks = sorted(set(both[0]["attack"]) & set(both[1]["attack"]))
+                robust = [withstood(part, attacks) for part in both]
+                for epsilon in epsilons:
+                    ours, theirs = (tables[epsilon] for tables in robust)
+                    if not ours.columns.equals(theirs.columns):
+                        raise UserError(
+                            f"{dataset}: {first} and {second} were attacked on different images, "
+                            "expected the same; remove their images.parquet to attack both again"
+                        )
+                    outcome = compare_robustness(ours.to_numpy(bool), theirs.to_numpy(bool))
+                    block.append(
+                        {"dataset": dataset, "norm": norm, "epsilon": epsilon}
+                        | pair
+                        | {
+                            "attacks": " ".join(attacks),
+                            "clean_first": clean[first],
+                            "clean_second": clean[second],
+                            "robust_first": ours.to_numpy(float).mean(),
+                            "robust_second": theirs.to_numpy(float).mean(),
+                        }
+                        | dataclasses.asdict(outcome)
                     )
-                outcome = compare_robustness(first.to_numpy(bool), second.to_numpy(bool))
-                block.append(
-                    {"dataset": dataset, "norm": norm, "epsilon": epsilon}
-                    | pair
-                    | {
-                        "clean_first": clean[keys[0]],
-                        "clean_second": clean[keys[1]],
-                        "robust_first": first.to_numpy(float).mean(),
-                        "robust_second": second.to_numpy(float).mean(),
-                    }
-                    | dataclasses.asdict(outcome)
-                )
-            rows += sorted(block, key=lambda row: -row["robust_second"])
+            rows += sorted(block, key=lambda row: (row["epsilon"], -row["robust_second"]))
     table = pd.DataFrame(rows, columns=COLUMNS)
     table["p_holm"] = table.groupby("dataset")["p_value"].transform(holm)
     return table
+
+
+def sides(pair: dict) -> list[tuple[str, float]]:
+    """Return regularizer and weight of the reference and of what it is compared with."""
+    return [(pair["reference"], pair["reference_lam"]), (pair["regularizer"], pair["lam"])]
 
 
 def points(values: pd.Series) -> pd.Series:
@@ -168,6 +184,7 @@ def markdown(table: pd.DataFrame) -> str:
             )
         blocks.append(
             f"### {dataset}: {name}, lam {lam:g}, against the others\n\n"
+            "Robust: against every attack that both underwent. "
             f"{name}: clean accuracy {100 * clean:.1f}, {seeds} seed{'' if seeds == 1 else 's'}. Accuracies "
             f"in percent, differences in points with their 95% interval over {sources}. p is "
             f"adjusted by Holm's method over the {len(rows)} comparisons of this table; bold: below "
