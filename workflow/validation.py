@@ -187,6 +187,19 @@ def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
                 f"recovery.lam: got {lam}, expected values of {recovery['regularizer']}'s lam, "
                 f"{weights[recovery['regularizer']]}"
             )
+    reference = config["comparison"]["reference"]
+    if reference not in weights:
+        yield (
+            f"comparison.reference: got {reference!r}, expected a name of regularizers: "
+            f"{', '.join(weights)}"
+        )
+    for entry in config["regularizers"]:
+        missing = [name for name in known if name not in entry.get("datasets", known)]
+        if entry["name"] == reference and missing:
+            yield (
+                f"comparison.reference: got {reference!r}, which is not trained on "
+                f"{', '.join(missing)}, expected a regularizer without `datasets:`"
+            )
     lists = ("attacks", "selected_attacks")
     attacks = [(a["attack"], a["norm"]) for key in lists for a in evaluation[key]]
     for attack, norm in sorted({pair for pair in attacks if attacks.count(pair) > 1}):

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 CELL = "results/demo/digits/hessian/lam~1/seed~0"
 FIGURES = ["cost", "examples_digits_l2", "examples_digits_linf", "learning_curves_digits"]
-FIGURES += ["pareto", "recovery_digits", "robustness_digits"]
+FIGURES += ["masking", "pareto", "recovery_digits", "robustness_digits", "tradeoff"]
 CELLS = 20
 
 
@@ -123,6 +123,7 @@ def test_editing_a_figure_redraws_it_and_nothing_else(demo):
             "plot_pareto": 1,
             "plot_recovery": 1,
             "plot_robustness": 1,
+            "plot_tradeoff": 1,
         }
 
 

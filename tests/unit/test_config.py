@@ -149,6 +149,21 @@ CASES = {
         [0.7],
         ["recovery.lam: got 0.7, expected values of hessian's lam, [0.1, 0.3, 1, 3]"],
     ),
+    "comparison with what is not trained": (
+        ["comparison", "reference"],
+        "hesian",
+        ["comparison.reference: got 'hesian', expected a name of regularizers: none, gradient"],
+    ),
+    "comparison with what is trained on one dataset": (
+        ["comparison", "reference"],
+        "hessian-paper",
+        ["comparison.reference: got 'hessian-paper', which is not trained on fashion_mnist"],
+    ),
+    "comparison without a reference": (
+        ["comparison"],
+        {},
+        ["comparison: missing reference; add the line `reference: ...`"],
+    ),
     "moment after the end": (
         ["recovery", "progress"],
         [2],

@@ -7,6 +7,8 @@ TABLES = [
         "masking.csv",
         "summary.csv",
         "summary.md",
+        "comparison.csv",
+        "comparison.md",
     )
 ]
 
@@ -71,4 +73,32 @@ rule summarize:
     shell:
         "python {input.script} --cells {input.cells} --robustness {input.robustness} "
         "--headline {params.headline:q} --csv {output.csv} --markdown {output.markdown} "
+        "> {log} 2>&1"
+
+
+rule compare:
+    input:
+        script="workflow/scripts/compare.py",
+        library=modules("compare"),
+        selection=f"{RESULTS}/selection.csv",
+        cells=f"{REPORT}/tables/cells.csv",
+        images=cells(f"{RESULTS}/{CELL}/images.parquet"),
+    output:
+        csv=report(
+            f"{REPORT}/tables/comparison.csv",
+            caption="../report/comparison.rst",
+            category="Tables",
+            labels={"table": "comparison at matched clean accuracy"},
+        ),
+        markdown=f"{REPORT}/tables/comparison.md",
+    log:
+        f"{LOGS}/compare.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        settings=comparison_settings,
+    shell:
+        "python {input.script} --selection {input.selection} --cells {input.cells} "
+        "--settings {params.settings:q} --csv {output.csv} --markdown {output.markdown} "
         "> {log} 2>&1"

@@ -124,9 +124,11 @@ MODULES = {
     "collect_masking": ["errors", "files", "results"],
     "plot_masking": ["results"],
     "collect": ["errors", "files", "results"],
-    "summarize": ["errors", "files", "results"],
-    "plot_robustness": ["results"],
-    "plot_pareto": ["results"],
+    "summarize": ["errors", "files", "results", "statistics"],
+    "compare": ["errors", "files", "results", "statistics"],
+    "plot_robustness": ["errors", "published", "results", "statistics"],
+    "plot_pareto": ["errors", "results", "statistics"],
+    "plot_tradeoff": ["errors", "results", "statistics"],
     "plot_cost": ["results"],
     "plot_learning_curves": ["results"],
     "measure_recovery": [
@@ -348,6 +350,12 @@ def grid_settings(wildcards):
 def headline_settings(wildcards):
     """The radii of the summary table and of the Pareto figure, per dataset and norm, as JSON."""
     return json.dumps({name: entry["headline"] for name, entry in DATASETS.items()})
+
+
+def comparison_settings(wildcards):
+    """Where the cells are, at which radii they are compared, and with what, as JSON."""
+    headline = {name: entry["headline"] for name, entry in DATASETS.items()}
+    return json.dumps({"results": RESULTS, "headline": headline} | config["comparison"])
 
 
 def shown_cells(wildcards):

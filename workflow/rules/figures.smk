@@ -1,6 +1,7 @@
 FIGURES = [
     *(f"{REPORT}/figures/robustness_{dataset}.{{suffix}}" for dataset in DATASETS),
     f"{REPORT}/figures/pareto.{{suffix}}",
+    f"{REPORT}/figures/tradeoff.{{suffix}}",
     f"{REPORT}/figures/cost.{{suffix}}",
     f"{REPORT}/figures/masking.{{suffix}}",
     *(f"{REPORT}/figures/learning_curves_{dataset}.{{suffix}}" for dataset in DATASETS),
@@ -20,6 +21,7 @@ rule plot_robustness:
         style=STYLE,
         library=modules("plot_robustness"),
         robustness=f"{REPORT}/tables/robustness.csv",
+        published="workflow/resources/published.csv",
     output:
         pdf=f"{REPORT}/figures/robustness_{{dataset}}.pdf",
         png=report(
@@ -37,8 +39,8 @@ rule plot_robustness:
     conda:
         "../../envs/pipeline.yaml"
     shell:
-        "python {input.script} --robustness {input.robustness} --dataset {wildcards.dataset} "
-        "--output {output} > {log} 2>&1"
+        "python {input.script} --robustness {input.robustness} --published {input.published} "
+        "--dataset {wildcards.dataset} --output {output} > {log} 2>&1"
 
 
 rule plot_pareto:
@@ -66,6 +68,39 @@ rule plot_pareto:
     shell:
         "python {input.script} --cells {input.cells} --robustness {input.robustness} "
         "--headline {params.headline:q} --output {output} > {log} 2>&1"
+
+
+rule plot_tradeoff:
+    input:
+        script="workflow/scripts/plot_tradeoff.py",
+        style=STYLE,
+        library=modules("plot_tradeoff"),
+        selection=f"{RESULTS}/selection.csv",
+        cells=f"{REPORT}/tables/cells.csv",
+        robustness=f"{REPORT}/tables/robustness.csv",
+        cost=[f"{RESULTS}/cost/{dataset}.csv" for dataset in DATASETS],
+    output:
+        pdf=f"{REPORT}/figures/tradeoff.pdf",
+        png=report(
+            f"{REPORT}/figures/tradeoff.png",
+            caption="../report/tradeoff.rst",
+            category="Robust accuracy",
+            labels={
+                "figure": "robust accuracy against training cost",
+                "dataset": "all",
+            },
+        ),
+    log:
+        f"{LOGS}/plot_tradeoff.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        headline=headline_settings,
+    shell:
+        "python {input.script} --selection {input.selection} --cells {input.cells} "
+        "--robustness {input.robustness} --cost {input.cost} --headline {params.headline:q} "
+        "--output {output} > {log} 2>&1"
 
 
 rule plot_cost:

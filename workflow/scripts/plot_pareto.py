@@ -9,18 +9,13 @@ import pandas as pd
 from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
 
 from input_hessian.results import CELL, read_table
+from input_hessian.statistics import over_seeds
 
 
 def mean_and_error(rows: pd.DataFrame, column: str, low: str, high: str):
-    """Return the mean per weight, in percent, and the lengths of its error bar down and up.
-
-    Over several seeds their standard deviation; for one seed the 95% Wilson interval of the images.
-    """
-    by_lam = 100 * rows.groupby("lam")[[column, low, high]].mean()
-    if rows["seed"].nunique() > 1:
-        spread = 100 * rows.groupby("lam")[column].std().fillna(0)
-        return by_lam[column], [spread, spread]
-    return by_lam[column], [by_lam[column] - by_lam[low], by_lam[high] - by_lam[column]]
+    """Return the mean per weight, in percent, and the lengths of its error bar down and up."""
+    table = 100 * over_seeds(rows, ["lam"], column, low, high).set_index("lam").sort_index()
+    return table["mean"], [table["mean"] - table["low"], table["high"] - table["mean"]]
 
 
 def main() -> None:
@@ -39,6 +34,10 @@ def main() -> None:
     if table.empty:
         return nothing_to_draw(args.output)
     styles = regularizer_styles(cells["regularizer"])
+    lams = table.groupby("regularizer")["lam"].agg(["min", "max"])
+    labels = {"none": "none"}
+    for name, low, high in lams.drop("none", errors="ignore").itertuples():
+        labels[name] = f"{name}, λ {low:g}" + f" to {high:g}" * (low < high)
     columns = max(sum(len(radii) for radii in norms.values()) for norms in args.headline.values())
 
     figure, grid = plt.subplots(
@@ -56,7 +55,7 @@ def main() -> None:
                 & (table["norm"] == norm)
                 & (table["epsilon"] == epsilon)
             ]
-            for order, (name, rows) in enumerate(here.groupby("regularizer", sort=False)):
+            for name, rows in here.groupby("regularizer", sort=False):
                 clean, across = mean_and_error(rows, "test_accuracy", "test_low", "test_high")
                 robust, along = mean_and_error(rows, "robust_accuracy", "low", "high")
                 axes.errorbar(
@@ -65,21 +64,11 @@ def main() -> None:
                     xerr=across,
                     yerr=along,
                     elinewidth=0.8,
-                    label=name,
+                    label=labels[name],
                     **styles[name],
                 )
-                # Only the ends are labelled: the weight grows from one to the other.
-                for lam in {robust.index[0], robust.index[-1]} if name != "none" else ():
-                    axes.annotate(
-                        f"{lam:g}",
-                        (clean[lam], robust[lam]),
-                        # neighbours on opposite sides of their markers
-                        xytext=(4, 3) if order % 2 else (-4, 4),
-                        ha="left" if order % 2 else "right",
-                        textcoords="offset points",
-                        fontsize=7,
-                        color=styles[name]["color"],
-                    )
+                if name != "none":
+                    axes.plot(clean.iloc[-1], robust.iloc[-1], markersize=7, **styles[name])
             axes.set_title(f"{DATASETS.get(dataset, dataset)}, {NORMS[norm]} ε = {epsilon:g}")
             axes.margins(0.12)
         for axes in row[len(panels) :]:
@@ -92,12 +81,16 @@ def main() -> None:
     for axes in grid.flat:
         entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(
-        entries.values(), entries.keys(), loc="outside upper center", ncols=min(len(entries), 5)
+        entries.values(),
+        entries.keys(),
+        loc="outside upper center",
+        ncols=min(columns, len(entries)),
     )
-    bars = "standard deviation over seeds"
-    if table["seed"].nunique() == 1:
+    seeds = table["seed"].nunique()
+    bars = f"95% interval over {seeds} seeds, Student's t"
+    if seeds == 1:
         bars = "95% Wilson interval of the images, one seed"
-    figure.supxlabel(f"numbers: smallest and largest λ; bars: {bars}", fontsize=8)
+    figure.supxlabel(f"large marker: largest λ; bars: {bars}", fontsize=8)
     save(figure, args.output)
 
 

@@ -1,31 +1,62 @@
-"""Robust accuracy against epsilon: one column per regularizer, one row per norm, one line per lam."""
+"""Robust accuracy against epsilon: a panel per regularizer and norm, one line per lam."""
 
 import argparse
 from pathlib import Path
 
 import pandas as pd
-from plotting import DATASETS, NORMS, lam_colours, nothing_to_draw, panels, save
+from plotting import DATASETS, MARKERS, NORMS, lam_colours, nothing_to_draw, panels, save
 
+from input_hessian.published import read_published
 from input_hessian.results import read_table
+from input_hessian.statistics import over_seeds
+
+NORM_ROWS = ("linf", "l2")
 
 
 def curve(axes, rows: pd.DataFrame, **style) -> None:
-    """Draw the mean over seeds; the band is their range, or one seed's 95% Wilson interval."""
-    seeds = rows.groupby("epsilon").agg(
-        mean=("robust_accuracy", "mean"),
-        min=("robust_accuracy", "min") if rows["seed"].nunique() > 1 else ("low", "min"),
-        max=("robust_accuracy", "max") if rows["seed"].nunique() > 1 else ("high", "max"),
-    )
-    axes.plot(seeds.index, 100 * seeds["mean"], marker="o", **style)
+    """Draw the mean over seeds and its 95% interval as a band."""
+    table = over_seeds(rows, ["epsilon"]).sort_values("epsilon")
+    axes.plot(table["epsilon"], 100 * table["mean"], marker="o", **style)
     axes.fill_between(
-        seeds.index, 100 * seeds["min"], 100 * seeds["max"], color=style["color"], alpha=0.2, lw=0
+        table["epsilon"],
+        100 * table["low"],
+        100 * table["high"],
+        color=style["color"],
+        alpha=0.2,
+        lw=0,
     )
+
+
+def published_points(row, rows: pd.DataFrame, largest: float) -> list:
+    """Draw others' numbers as hollow grey markers in every panel, one shape per entry; return them.
+
+    Entries of one radius stand side by side around it, so that none covers another.
+    """
+    place = rows.groupby("epsilon").cumcount() - (rows.groupby("epsilon").transform("size") - 1) / 2
+    x = rows["epsilon"] + 0.035 * largest * place
+    handles = []
+    for marker, at, entry in zip(MARKERS[1:], x, rows.itertuples(), strict=False):
+        for axes in row:
+            (handle,) = axes.plot(
+                at,
+                entry.robust_accuracy,
+                ls="",
+                marker=marker,
+                markersize=5,
+                mfc="none",
+                mec="0.3",
+                zorder=3,
+                label=f"{entry.defence} ({entry.source.split(',')[0]})",
+            )
+        handles.append(handle)
+    return handles
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--robustness", type=Path, required=True, help="table of collect")
+    parser.add_argument("--published", type=Path, required=True, help="others' numbers")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--output", type=Path, nargs="+", required=True)
     args = parser.parse_args()
@@ -36,15 +67,9 @@ def main() -> None:
     plain = table[table["regularizer"] == "none"]
     names = [name for name in table["regularizer"].unique() if name != "none"] or ["none"]
     figure, grid = panels(names, ["robust accuracy (%)"] * 2, (2.4, 2.2), sharex=False)
-    for row, norm in zip(grid, ("linf", "l2"), strict=True):
+    for row, norm in zip(grid, NORM_ROWS, strict=True):
         for axes, name in zip(row, names, strict=True):
-            curve(
-                axes,
-                plain[plain["norm"] == norm],
-                color="black",
-                ls="--",
-                label="no penalty",
-            )
+            curve(axes, plain[plain["norm"] == norm], color="black", ls="--", label="no penalty")
             mine = table[(table["regularizer"] == name) & (table["norm"] == norm)]
             colours = lam_colours(mine["lam"])
             for lam, rows in mine.groupby("lam") if name != "none" else []:
@@ -54,8 +79,24 @@ def main() -> None:
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(handles[1:], labels[1:], loc="lower left", handlelength=1.2)
     grid[1][0].legend(*[part[:1] for part in grid[1][0].get_legend_handles_labels()])
+
+    published = read_published(args.published)
+    published = published[published["dataset"] == args.dataset]
+    handles = []
+    for row, norm in zip(grid, NORM_ROWS, strict=True):
+        attacked = table.loc[table["norm"] == norm, "epsilon"].max()
+        shown = published[(published["norm"] == norm) & (published["epsilon"] <= attacked)]
+        handles += published_points(row, shown, attacked)
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=min(len(names), 4, len(handles)),
+            title="hollow: published numbers of other networks",
+            title_fontsize=8,
+        )
     seeds = table["seed"].nunique()
-    band = "mean, band: lowest to highest" if seeds > 1 else "band: 95% Wilson interval"
+    band = "mean, band: 95% interval (t)" if seeds > 1 else "band: 95% Wilson interval"
     figure.suptitle(
         f"{DATASETS.get(args.dataset, args.dataset)}: worst case over all attacks of the norm\n"
         f"n = {table['n'].max()} test images, {seeds} seed{'s' * (seeds > 1)}, {band}",

@@ -1,4 +1,4 @@
-"""Make the table a reader looks at first: mean and spread over seeds, per regularizer and lam."""
+"""Make the table a reader looks at first: mean and interval over seeds."""
 
 import argparse
 import json
@@ -8,19 +8,21 @@ import pandas as pd
 
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
-from input_hessian.results import read_table, wilson_interval
+from input_hessian.results import read_table
+from input_hessian.statistics import over_seeds
 
 KEYS = ["dataset", "regularizer", "lam"]
 NORMS = {"linf": "l∞", "l2": "l2"}
 
 
 def summarize(cells: pd.DataFrame, robustness: pd.DataFrame, headline: dict) -> pd.DataFrame:
-    """Return mean, standard deviation and number of seeds of clean and worst-case accuracy.
+    """Return clean and worst-case accuracy: mean over seeds, 95% interval and number of seeds.
 
     Cells that diverged count nowhere; the Markdown table names them.
     """
     cells = cells[cells["status"] == "finished"]
-    measured = [cells.assign(measure="clean", value=cells["test_accuracy"])]
+    columns = {"test_accuracy": "robust_accuracy", "test_low": "low", "test_high": "high"}
+    measured = [cells.rename(columns=columns).assign(measure="clean")]
     worst = robustness[robustness["attack"] == "worst"]
     for dataset, radii in headline.items():
         for norm, epsilons in radii.items():
@@ -29,10 +31,9 @@ def summarize(cells: pd.DataFrame, robustness: pd.DataFrame, headline: dict) -> 
                 & (worst["norm"] == norm)
                 & worst["epsilon"].isin(epsilons)
             ]
-            measure = NORMS[norm] + " " + rows["epsilon"].map("{:g}".format)
-            measured.append(rows.assign(measure=measure, value=rows["robust_accuracy"]))
-    values = pd.concat(measured).groupby([*KEYS, "measure"], sort=False)["value"]
-    return values.agg(mean="mean", std="std", seeds="count").reset_index()
+            measure = [f"{NORMS[norm]} {epsilon:g}" for epsilon in rows["epsilon"]]
+            measured.append(rows.assign(measure=measure))
+    return over_seeds(pd.concat(measured), [*KEYS, "measure"])
 
 
 def percent(values: pd.Series) -> pd.Series:
@@ -47,20 +48,15 @@ def markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataFram
         seeds = rows["seeds"].max()
         attacked = robustness.loc[robustness["dataset"] == dataset, "n"].max()
         clean = cells.loc[cells["dataset"] == dataset, "test_images"].max()
+        text = percent(rows["mean"]) + " [" + percent(rows["low"]) + ", "
+        text += percent(rows["high"]) + "]"
+        spread = "one seed, in brackets the 95% Wilson interval of the images"
         if seeds > 1:
-            spread = f"mean ± standard deviation over {seeds} seeds"
-            text = percent(rows["mean"]) + " ± " + percent(rows["std"])
-            text = text.str.replace(" ± nan", " (1 seed)")
-        else:
-            spread = "one seed, in brackets the 95% Wilson interval of the images"
-            sizes = [int(clean if m == "clean" else attacked) for m in rows["measure"]]
-            text = percent(rows["mean"]) + [
-                f" [{100 * low:.1f}, {100 * high:.1f}]"
-                for low, high in (
-                    wilson_interval(round(accuracy * n), n)
-                    for accuracy, n in zip(rows["mean"], sizes, strict=True)
-                )
-            ]
+            spread = f"mean of {seeds} seeds, in brackets its 95% interval (Student's t)"
+            fewer = rows["seeds"] < seeds
+            text[fewer] += " (" + rows.loc[fewer, "seeds"].astype(str) + " of them)"
+            if (rows["seeds"] == 1).any():
+                spread += "; where one seed is left, the 95% Wilson interval of its images"
         wide = rows.assign(text=text).pivot_table(
             index=["regularizer", "lam"],
             columns="measure",

@@ -1,0 +1,258 @@
+"""What the scripts that make tables and figures decide: which weights, which cost, which interval."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from input_hessian.errors import UserError
+from input_hessian.published import read_published
+from input_hessian.results import read_table
+from input_hessian.statistics import compare_robustness, holm
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "workflow/scripts"
+PUBLISHED = ROOT / "workflow/resources/published.csv"
+
+
+def script(name):
+    sys.path.insert(0, str(SCRIPTS))  # they import plotting from their own folder
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+compare, summarize = script("compare"), script("summarize")
+
+
+def selection(rows):
+    columns = ["regularizer", "lam", "validation_accuracy", "validation_robust_accuracy"]
+    return pd.DataFrame(rows, columns=[*columns, "selected"])
+
+
+ROWS = [
+    ("none", 0.0, 0.99, 0.1, True),
+    ("hessian", 1.0, 0.97, 0.6, True),
+    ("hessian", 3.0, 0.95, 0.7, False),
+    ("gradient", 0.3, 0.972, 0.4, False),
+    ("gradient", 1.0, 0.968, 0.5, False),
+    ("gradient", 3.0, 0.94, 0.6, True),
+    ("taylor", 1.0, 0.975, 0.6, True),
+]
+
+
+def test_choice_is_the_selected_weight_and_the_one_of_equal_clean_accuracy():
+    chosen = {
+        (pair["regularizer"], pair["lam"]): (pair["choice"], pair["matched"])
+        for pair in compare.choose(selection(ROWS), "hessian")
+    }
+    assert chosen == {
+        ("none", 0.0): ("selected and matched", False),  # two points away
+        ("gradient", 3.0): ("selected", False),
+        # 0.972 and 0.968 are equally close to 0.97: the more robust one
+        ("gradient", 1.0): ("matched", True),
+        ("taylor", 1.0): ("selected and matched", True),  # exactly half a point
+    }
+    assert {pair["reference_lam"] for pair in compare.choose(selection(ROWS), "hessian")} == {1}
+
+
+def test_diverged_weights_are_not_chosen():
+    rows = [*ROWS, ("diverging", 1.0, np.nan, np.nan, True)]
+    names = [pair["regularizer"] for pair in compare.choose(selection(rows), "hessian")]
+    assert "diverging" not in names
+    rows[1] = ("hessian", 1.0, np.nan, np.nan, True)
+    assert compare.choose(selection(rows), "hessian") == []
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Cells of three regularizers on 40 images, two seeds, as attack and collect leave them."""
+    rng, n = np.random.default_rng(0), 40
+    strength = {("none", 0.0): 0.2, ("gradient", 1.0): 0.5, ("hessian", 1.0): 0.7}
+    truth, cells, chosen = {}, [], []
+    for (name, lam), share in strength.items():
+        for seed in (0, 1):
+            strong = rng.random(n) < share
+            weak = strong | (rng.random(n) < 0.1)
+            truth.setdefault(name, []).append(strong)
+            verdicts = {("fgsm", "linf"): weak, ("pgd", "linf"): strong, ("pgd", "l2"): weak}
+            rows = [
+                pd.DataFrame({"index": np.arange(n), "robust": robust}).assign(
+                    attack=attack, norm=norm, epsilon=0.1
+                )
+                for (attack, norm), robust in verdicts.items()
+            ]
+            folder = tmp_path / f"results/digits/{name}/lam~{lam:g}/seed~{seed}"
+            folder.mkdir(parents=True)
+            pd.concat(rows).sample(frac=1, random_state=seed).to_parquet(folder / "images.parquet")
+            cell = {"dataset": "digits", "regularizer": name, "lam": lam, "seed": seed}
+            cells.append(cell | {"status": "finished", "test_accuracy": 0.9 + 0.01 * seed})
+        chosen.append(
+            {"dataset": "digits", "regularizer": name, "lam": lam, "seeds": 2}
+            | {"validation_accuracy": 0.9, "validation_robust_accuracy": share}
+            | {"eligible": True, "selected": True}
+        )
+    pd.DataFrame(cells).to_csv(tmp_path / "cells.csv", index=False)
+    pd.DataFrame(chosen).to_csv(tmp_path / "selection.csv", index=False)
+    return tmp_path, {name: np.stack(seeds) for name, seeds in truth.items()}
+
+
+def compared(folder):
+    settings = {"results": str(folder / "results"), "reference": "hessian"}
+    settings["headline"] = {"digits": {"linf": [0.1], "l2": [0.1]}}
+    tables = (read_table(folder / f"{name}.csv") for name in ("selection", "cells"))
+    return compare.compare(*tables, settings)
+
+
+def test_comparison_pairs_images_and_takes_the_worst_attack(experiment):
+    folder, truth = experiment
+    table = compared(folder)
+    assert len(table) == 2 * 2  # norms, other regularizers
+    assert list(table["regularizer"][:2]) == ["gradient", "none"]  # the stronger first
+    row = table[(table["norm"] == "linf") & (table["regularizer"] == "gradient")].iloc[0]
+    expected = compare_robustness(truth["hessian"], truth["gradient"])
+    for name in ("difference", "low", "high", "p_value", "only_first", "odds_ratio"):
+        assert row[name] == pytest.approx(getattr(expected, name))
+    assert row["robust_second"] == pytest.approx(truth["gradient"].mean())
+    assert row["clean_first"] == pytest.approx(0.905)
+    assert table["p_holm"].tolist() == pytest.approx(holm(table["p_value"]))
+    text = compare.markdown(table)
+    assert "2 seeds" in text
+    assert "| l∞ 0.1   | gradient" in text
+    assert "McNemar" not in text
+
+
+def test_both_sides_are_judged_by_the_same_attacks(experiment):
+    """The reference's selected weight has met an attack that the others have not."""
+    folder, _ = experiment
+    before = compared(folder)
+
+    def add_square(cell):
+        for seed in (0, 1):
+            path = folder / f"results/digits/{cell}/seed~{seed}/images.parquet"
+            images = pd.read_parquet(path)
+            square = images[images["attack"] == "pgd"].assign(attack="square", robust=False)
+            pd.concat([images, square]).to_parquet(path)
+
+    add_square("hessian/lam~1")
+    pd.testing.assert_frame_equal(compared(folder), before)
+    assert set(before["attacks"]) == {"fgsm pgd", "pgd"}
+    add_square("gradient/lam~1")
+    row = compared(folder).query("norm == 'linf' and regularizer == 'gradient'").iloc[0]
+    assert row["robust_first"] == 0
+
+
+def test_one_seed_is_said_to_be_one(experiment):
+    folder, _ = experiment
+    cells = pd.read_csv(folder / "cells.csv", keep_default_na=False)
+    cells[cells["seed"] == 0].to_csv(folder / "cells.csv", index=False)
+    table = compared(folder)
+    assert set(table["test"]) == {"McNemar"}
+    assert "1 seed." in compare.markdown(table)
+    assert "about these networks" in compare.markdown(table)
+
+
+def test_nothing_finished_is_an_empty_table(experiment):
+    folder, _ = experiment
+    chosen = pd.read_csv(folder / "selection.csv", keep_default_na=False)
+    chosen.assign(validation_accuracy=None).to_csv(folder / "selection.csv", index=False)
+    table = compared(folder)
+    assert list(table.columns) == [*compare.COLUMNS, "p_holm"]
+    assert compare.markdown(table).startswith("Nothing to compare")
+
+
+def test_different_images_are_one_clear_error(experiment):
+    folder, _ = experiment
+    for seed in (0, 1):
+        path = folder / f"results/digits/none/lam~0/seed~{seed}/images.parquet"
+        pd.read_parquet(path).query("index != 7").to_parquet(path)
+    with pytest.raises(UserError, match=r"digits: .*attacked on different images"):
+        compared(folder)
+
+
+def summary_tables(values):
+    """Tables of collect for accuracies per lam and seed, the same clean and at linf 0.1."""
+    cells, robustness = [], []
+    for lam, accuracies in values.items():
+        for seed, accuracy in enumerate(accuracies):
+            cell = {"dataset": "digits", "regularizer": "hessian", "lam": lam, "seed": seed}
+            clean = {"test_accuracy": accuracy, "test_low": 0.3, "test_high": 0.8}
+            cells.append(cell | clean | {"status": "finished", "test_images": 400})
+            robust = {"robust_accuracy": accuracy, "low": 0.2, "high": 0.9, "n": 50}
+            attack = {"attack": "worst", "norm": "linf", "epsilon": 0.1}
+            robustness.append(cell | robust | attack)
+    return pd.DataFrame(cells), pd.DataFrame(robustness)
+
+
+def test_summary_states_the_interval_over_seeds():
+    cells, robustness = summary_tables({1.0: [0.5, 0.51, 0.52], 3.0: [0.4]})
+    summary = summarize.summarize(cells, robustness, {"digits": {"linf": [0.1], "l2": [0.5]}})
+    # t(0.975, 2) = 4.3027, standard error 0.01 / sqrt(3)
+    row = summary[(summary["lam"] == 1) & (summary["measure"] == "l∞ 0.1")].iloc[0]
+    assert row["high"] == pytest.approx(0.51 + 4.3027 * 0.01 / 3**0.5, abs=1e-6)
+    assert (row["mean"], row["seeds"]) == (pytest.approx(0.51), 3)
+    text = summarize.markdown(summary, cells, robustness)
+    assert "mean of 3 seeds, in brackets its 95% interval (Student's t)" in text
+    assert "51.0 [48.5, 53.5]" in text
+    assert "40.0 [30.0, 80.0] (1 of them)" in text  # clean, the Wilson bounds of the table
+
+
+def test_summary_of_one_seed_states_the_interval_of_its_images():
+    cells, robustness = summary_tables({1.0: [0.5]})
+    summary = summarize.summarize(cells, robustness, {"digits": {"linf": [0.1], "l2": [0.5]}})
+    text = summarize.markdown(summary, cells, robustness)
+    assert "one seed, in brackets the 95% Wilson interval of the images" in text
+    assert "50.0 [20.0, 90.0]" in text
+    assert "of them" not in text
+
+
+def test_cost_is_the_ratio_within_a_round():
+    tradeoff = script("plot_tradeoff")
+    rows = [  # the machine is ten times slower in the second round
+        ("digits", "none", 0, 1.0),
+        ("digits", "hessian", 0, 4.0),
+        ("digits", "none", 1, 10.0),
+        ("digits", "hessian", 1, 40.0),
+        ("digits", "none", 2, 1.0),
+        ("digits", "hessian", 2, 5.0),
+    ]
+    columns = ["dataset", "regularizer", "round", "milliseconds"]
+    cost = tradeoff.relative_cost(pd.DataFrame(rows, columns=columns))
+    assert cost.loc[("digits", "hessian")].tolist() == [4, 4, 4.5]
+    assert cost.loc[("digits", "none")].tolist() == [1, 1, 1]
+
+
+def test_published_numbers_are_complete_and_sourced():
+    table = read_published(PUBLISHED)
+    assert set(table["dataset"]) <= {"digits", "mnist", "fashion_mnist"}
+    assert table["source"].str.contains(r"arXiv:\d{4}\.\d{5}|doi:10\.").all()
+    assert table["url"].str.startswith("https://").all()
+    assert table["note"].str.contains("^checked in the source|^quoted from secondary source").all()
+    assert not table.duplicated(["dataset", "defence", "model", "norm", "epsilon", "source"]).any()
+    # percent, not fractions
+    assert table["clean_accuracy"].dropna().min() > 50
+    assert (table["robust_accuracy"] < table["clean_accuracy"].fillna(100)).all()
+    unknown = table["clean_accuracy"].isna()
+    assert table.loc[unknown, "note"].str.contains("clean accuracy not at hand").all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",0.1,", ",25.5,", r"line 2: epsilon: expected a number in \[0, 1\]"),
+        (",26.0,", ",260,", r"line 2: robust_accuracy: expected a number in \[0, 100\]"),
+        (",26.0,", ",,", "line 2: robust_accuracy is empty"),
+        (",26.0,", ",low,", "line 2: robust_accuracy: expected a number"),
+        (",linf,", ",l1,", "line 2: norm: expected linf or l2, got 'l1'"),
+        ("defence", "defense", "expected the columns dataset, defence"),
+    ],
+)
+def test_mistakes_in_published_numbers_are_explained(tmp_path, old, new, message):
+    path = tmp_path / "published.csv"
+    path.write_text(PUBLISHED.read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=message):
+        read_published(path)

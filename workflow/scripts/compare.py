@@ -1,0 +1,217 @@
+"""Compare a reference regularizer with every other, on the same test images."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from input_hessian.errors import UserError, run
+from input_hessian.files import write_atomically
+from input_hessian.results import read_table, worst_case
+from input_hessian.statistics import Comparison, compare_robustness, holm
+
+NORMS = {"linf": "l∞", "l2": "l2"}
+LARGEST_GAP = 0.005  # of validation accuracies that still count as matched
+ROUNDING = 1e-9
+COLUMNS = ["dataset", "norm", "epsilon", "reference", "reference_lam", "regularizer", "lam"]
+COLUMNS += ["choice", "validation_gap", "matched", "attacks", "clean_first", "clean_second"]
+COLUMNS += ["robust_first", "robust_second"]
+COLUMNS += [field.name for field in dataclasses.fields(Comparison)]
+
+
+def choose(selection: pd.DataFrame, reference: str) -> list[dict]:
+    """Return which weights are compared; only validation columns are looked at.
+
+    The reference stands at its selected weight.  Every other regularizer is compared twice: at its
+    own selected weight, and at the weight whose validation accuracy is closest to the reference's
+    (``matched``; of two equally close, the one of higher validation robust accuracy).  Where both
+    are one weight, it is compared once.
+
+    Args:
+        selection: the table of select, for one dataset.
+        reference: name of the reference regularizer.
+    """
+    selection = selection.dropna(subset=["validation_accuracy"])  # else every seed diverged
+    chosen = selection[selection["selected"]].set_index("regularizer")
+    if reference not in chosen.index:
+        return []
+    ours = chosen.loc[reference]
+    pairs = []
+    for name, rows in selection.groupby("regularizer", sort=False):
+        if name == reference:
+            continue
+        gaps = rows["validation_accuracy"] - ours["validation_accuracy"]
+        order = rows.assign(distance=gaps.abs().round(9)).sort_values(
+            ["distance", "validation_robust_accuracy"], ascending=[True, False]
+        )
+        choices = {}
+        if name in chosen.index:
+            choices.setdefault(chosen.loc[name, "lam"], []).append("selected")
+        choices.setdefault(order.iloc[0]["lam"], []).append("matched")
+        for lam, reasons in choices.items():
+            gap = gaps[rows["lam"] == lam].item()
+            pairs.append(
+                {
+                    "reference": reference,
+                    "reference_lam": ours["lam"],
+                    "regularizer": name,
+                    "lam": lam,
+                    "choice": " and ".join(reasons),
+                    "validation_gap": gap,
+                    "matched": bool(abs(gap) <= LARGEST_GAP + ROUNDING),
+                }
+            )
+    return pairs
+
+
+def attacked(results: Path, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return what every attack did to every image, for all seeds of one weight."""
+    tables = []
+    for cell in cells.itertuples():
+        folder = f"{cell.dataset}/{cell.regularizer}/lam~{cell.lam:g}/seed~{cell.seed}"
+        images = pd.read_parquet(results / folder / "images.parquet")
+        images = images[["index", "attack", "norm", "epsilon", "robust"]]
+        tables.append(images.assign(seed=cell.seed))
+    return pd.concat(tables)
+
+
+def withstood(images: pd.DataFrame, attacks: list[str]) -> dict[float, pd.DataFrame]:
+    """Return per epsilon a table ``[seeds, images]``: robust against all of these attacks."""
+    images = images[images["attack"].isin(attacks)]
+    worst = pd.concat(
+        worst_case(rows.drop(columns="seed")).assign(seed=seed)
+        for seed, rows in images.groupby("seed")
+    )
+    return {
+        epsilon: rows.pivot(index="seed", columns="index", values="robust")
+        for epsilon, rows in worst.groupby("epsilon")
+    }
+
+
+def compare(selection: pd.DataFrame, cells: pd.DataFrame, settings: dict) -> pd.DataFrame:
+    """Return one row per dataset, headline radius and comparison, the reference first in each pair.
+
+    Both sides are judged by the attacks that both underwent: selected weights may have met more.
+    P-values are adjusted among all rows of a dataset, the table that a reader sees at once.
+    """
+    cells = cells[cells["status"] == "finished"]
+    rows = []
+    for dataset, headline in settings["headline"].items():
+        here = cells[cells["dataset"] == dataset]
+        pairs = choose(selection[selection["dataset"] == dataset], settings["reference"])
+        clean, images = {}, {}
+        for name, lam in {key for pair in pairs for key in sides(pair)}:
+            group = here[(here["regularizer"] == name) & (here["lam"] == lam)]
+            clean[name, lam] = group["test_accuracy"].mean()
+            images[name, lam] = attacked(Path(settings["results"]), group)
+        for norm, epsilons in headline.items():
+            block = []
+            for pair in pairs:
+                first, second = sides(pair)
+                both = [images[key][images[key]["norm"] == norm] for key in (first, second)]
+                attacks = sorted(set(both[0]["attack"]) & set(both[1]["attack"]))
+                robust = [withstood(part, attacks) for part in both]
+                for epsilon in epsilons:
+                    ours, theirs = (tables[epsilon] for tables in robust)
+                    if not ours.columns.equals(theirs.columns):
+                        raise UserError(
+                            f"{dataset}: {first} and {second} were attacked on different images, "
+                            "expected the same; remove their images.parquet to attack both again"
+                        )
+                    outcome = compare_robustness(ours.to_numpy(bool), theirs.to_numpy(bool))
+                    block.append(
+                        {"dataset": dataset, "norm": norm, "epsilon": epsilon}
+                        | pair
+                        | {
+                            "attacks": " ".join(attacks),
+                            "clean_first": clean[first],
+                            "clean_second": clean[second],
+                            "robust_first": ours.to_numpy(float).mean(),
+                            "robust_second": theirs.to_numpy(float).mean(),
+                        }
+                        | dataclasses.asdict(outcome)
+                    )
+            rows += sorted(block, key=lambda row: (row["epsilon"], -row["robust_second"]))
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table["p_holm"] = table.groupby("dataset")["p_value"].transform(holm)
+    return table
+
+
+def sides(pair: dict) -> list[tuple[str, float]]:
+    """Return regularizer and weight of the reference and of what it is compared with."""
+    return [(pair["reference"], pair["reference_lam"]), (pair["regularizer"], pair["lam"])]
+
+
+def points(values: pd.Series) -> pd.Series:
+    """Format fractions as percentages with one decimal."""
+    return (100 * values).map("{:.1f}".format)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return one table per dataset, each with what its numbers are."""
+    blocks = []
+    for dataset, rows in table.groupby("dataset", sort=False):
+        name, lam, clean, seeds, n = rows[
+            ["reference", "reference_lam", "clean_first", "seeds_first", "images"]
+        ].iloc[0]
+        sign = rows["difference"].map(lambda difference: "+" * (difference > 0))
+        difference = sign + points(rows["difference"])
+        difference += " [" + points(rows["low"]) + ", " + points(rows["high"]) + "]"
+        shown = pd.DataFrame(
+            {
+                "attack": rows["norm"].map(NORMS) + " " + rows["epsilon"].map("{:g}".format),
+                "regularizer": rows["regularizer"],
+                "lam": rows["lam"].map("{:g}".format),
+                "choice": rows["choice"].where(rows["matched"], rows["choice"] + " †"),
+                "seeds": rows["seeds_second"],
+                "clean": points(rows["clean_second"]),
+                "robust": points(rows["robust_second"]),
+                f"robust, {name}": points(rows["robust_first"]),
+                f"{name} minus other": difference.where(
+                    rows["p_holm"] >= 0.05, "**" + difference + "**"
+                ),
+                "p (Holm)": rows["p_holm"].map(lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"),
+                "odds ratio": rows["odds_ratio"].map("{:.2f}".format),
+            }
+        )
+        sources = f"the {n} images and over the seeds (crossed random effects, Student's t)"
+        if seeds == 1 or (rows["seeds_second"] == 1).any():
+            sources += (
+                "; with one seed on either side, over the images alone: the statement is then "
+                "about these networks, and with one on both sides p is that of McNemar's exact test"
+            )
+        blocks.append(
+            f"### {dataset}: {name}, lam {lam:g}, against the others\n\n"
+            "Robust: against every attack that both underwent. "
+            f"{name}: clean accuracy {100 * clean:.1f}, {seeds} seed{'' if seeds == 1 else 's'}. Accuracies "
+            f"in percent, differences in points with their 95% interval over {sources}. p is "
+            f"adjusted by Holm's method over the {len(rows)} comparisons of this table; bold: below "
+            f"0.05. Odds ratio: images that only {name} withstands per image that only the other "
+            "does. *selected*: lam chosen by robust validation accuracy; *matched*: the lam whose "
+            f"clean validation accuracy is closest to that of {name}; †: clean validation "
+            f"accuracies differ by more than {100 * LARGEST_GAP:g} points.\n\n"
+            f"{shown.to_markdown(index=False, disable_numparse=True)}\n"
+        )
+    return "\n".join(blocks) or "Nothing to compare: no cell of the reference finished.\n"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--selection", type=Path, required=True, help="table of select")
+    parser.add_argument("--cells", type=Path, required=True, help="table of collect")
+    parser.add_argument(
+        "--settings", type=json.loads, required=True, help="results, reference, headline; as JSON"
+    )
+    parser.add_argument("--csv", type=Path, required=True, help="output, numbers")
+    parser.add_argument("--markdown", type=Path, required=True, help="output, to read")
+    args = parser.parse_args()
+    table = compare(read_table(args.selection), read_table(args.cells), args.settings)
+    write_atomically(args.csv, table.to_csv(index=False))
+    write_atomically(args.markdown, markdown(table))
+
+
+if __name__ == "__main__":
+    run(main)
