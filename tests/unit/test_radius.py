@@ -19,10 +19,11 @@ from input_hessian.radius import crossing_radius, predicted_radius
 
 torch.set_num_threads(1)
 
+LOG2 = math.log(2)
 ANGLES = np.linspace(0, 2 * np.pi, 1441)  # every quarter of a degree, the axes among them
 
 
-def radius(loss, gradient_norm, eigenvalue, threshold=math.log(2)):
+def radius(loss, gradient_norm, eigenvalue, threshold=LOG2):
     values = (torch.tensor([v], dtype=torch.float64) for v in (loss, gradient_norm, eigenvalue))
     return predicted_radius(*values, threshold).item()
 
@@ -93,9 +94,7 @@ positive = st.floats(1e-6, 1e3)
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)
-@given(
-    loss=st.floats(0, 1), norm=positive, nu=st.floats(-1e3, 1e3), factor=st.floats(1.0001, 10)
-)
+@given(loss=st.floats(0, 1), norm=positive, nu=st.floats(-1e3, 1e3), factor=st.floats(1.0001, 10))
 def test_monotone_in_each_argument(loss, norm, nu, factor):
     here, slack = radius(loss, norm, nu), 1 + 1e-9
     assert radius(loss * factor, norm, nu) <= here * slack
