@@ -160,6 +160,18 @@ def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
                 f"recovery.lam: got {lam}, expected values of {recovery['regularizer']}'s lam, "
                 f"{weights[recovery['regularizer']]}"
             )
+    for i, entry in enumerate(config["certificate"]["regularizers"]):
+        where = f"certificate.regularizers[{i}]"
+        if entry["name"] not in weights:
+            yield (
+                f"{where}.name: got {entry['name']!r}, expected a name of regularizers: "
+                f"{', '.join(weights)}"
+            )
+        elif entry["lam"] not in weights[entry["name"]]:
+            yield (
+                f"{where}.lam: got {entry['lam']}, expected a value of {entry['name']}'s lam, "
+                f"{weights[entry['name']]}"
+            )
     attacks = [(attack["attack"], attack["norm"]) for attack in config["evaluation"]["attacks"]]
     for attack, norm in sorted({pair for pair in attacks if attacks.count(pair) > 1}):
         yield f"evaluation.attacks: {attack} with norm {norm} stands twice, expected once"

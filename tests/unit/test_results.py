@@ -1,7 +1,17 @@
+import numpy as np
 import pandas as pd
 import pytest
 
-from input_hessian.results import read_table, robust_accuracy, wilson_interval, worst_case
+from input_hessian.results import (
+    CURVATURE,
+    QUANTILES,
+    compare_radius,
+    describe_curvature,
+    read_table,
+    robust_accuracy,
+    wilson_interval,
+    worst_case,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +79,53 @@ def test_tables_keep_the_regularizer_none_and_empty_numbers(tmp_path):
     assert table["regularizer"].tolist() == ["none", "gradient"]
     assert table["value"].isna().tolist() == [True, False]
     assert table["value"].dtype == float
+
+
+def measured(**columns):
+    defaults = {"correct": True, "loss": 0.1, "hessian_norm": 1.0, "converged": True}
+    return pd.DataFrame(columns).assign(**{k: v for k, v in defaults.items() if k not in columns})
+
+
+def test_predicted_radius_compared_with_what_an_attack_found():
+    images = measured(
+        predicted_radius=[0.5, 3.0, 1.0, 0.0, 9.0, 9.0],
+        distance=[1.0, 2.0, 3.0, 4.0, 0.0, np.inf],
+        loss=[0.1, 0.2, 0.3, 0.8, 2.0, 0.1],
+        hessian_norm=[4.0, 3.0, 2.0, 1.0, 9.0, 9.0],
+        correct=[True, True, True, True, False, True],  # wrong, and never broken: not compared
+    )
+    result = compare_radius(images)
+    assert result["compared"] == 4
+    assert result["bound_holds"] == 3 / 4
+    assert result["above_threshold"] == 1 / 4
+    assert result["median_ratio"] == pytest.approx((0.5 + 1 / 3) / 2)
+    assert result["spearman_hessian"] == pytest.approx(1)
+    # ranks 2, 4, 3, 1 against 1, 2, 3, 4: 1 - 6 (1 + 4 + 0 + 9) / (4 (16 - 1))
+    assert result["spearman_predicted"] == pytest.approx(1 - 6 * 14 / 60)
+
+
+@pytest.mark.parametrize("infinite", [True, False])
+def test_predicted_radius_may_be_infinite_or_constant(infinite):
+    images = measured(predicted_radius=[np.inf if infinite else 1.0, 1.0], distance=[2.0, 1.0])
+    result = compare_radius(images)
+    assert result["bound_holds"] == (0.5 if infinite else 1)
+    assert np.isnan(result["spearman_hessian"])
+    assert np.isnan(result["spearman_predicted"]) != infinite
+
+
+def test_nothing_to_compare():
+    images = measured(predicted_radius=[1.0], distance=[np.inf])
+    result = compare_radius(images)
+    assert result["compared"] == 0
+    assert np.isnan(result["bound_holds"])
+
+
+def test_description_of_curvature():
+    values = pd.Series(range(101), dtype=float)
+    images = measured(**{name: values for name in CURVATURE}, converged=values > 0)
+    described = describe_curvature(images)
+    assert described["n"] == 101
+    assert described["converged"] == pytest.approx(100 / 101)
+    for name in CURVATURE:
+        assert [described[f"{name}_{q}"] for q in QUANTILES] == [5, 25, 50, 75, 95]
+        assert described[f"{name}_mean"] == 50

@@ -4,6 +4,7 @@ TABLES = [
         "cells.csv",
         "robustness.csv",
         "curves.csv",
+        "curvature.csv",
         "summary.csv",
         "summary.md",
     )

@@ -15,15 +15,15 @@ from input_hessian.errors import run
 from input_hessian.files import write_atomically
 from input_hessian.models import load_model
 from input_hessian.radius import predicted_radius
+from input_hessian.results import CELL
 from input_hessian.taylor import LayerwiseHessian, UnsupportedLayerError
 from input_hessian.training import configure
 
 # From a random start, so that no direction is favoured; the budget is spent only if need be.
 CONVERGED = {"hvps": 80, "tolerance": 1e-3}
 BATCH = 250  # Lanczos keeps two vectors a product and image: at most 250 MB for 784 pixels
-COLUMNS = ["index", "label", "dataset", "regularizer", "lam", "seed", "correct", "loss", "margin"]
-COLUMNS += ["logit_scale", "gradient_norm", "hessian_norm", "largest_eigenvalue", "converged"]
-COLUMNS += ["predicted_radius"]
+COLUMNS = ["index", "label", *CELL, "correct", "loss", "margin", "logit_scale", "gradient_norm"]
+COLUMNS += ["hessian_norm", "largest_eigenvalue", "converged", "predicted_radius"]
 
 
 def derivatives(model: nn.Module, images: Tensor, labels: Tensor):
