@@ -73,6 +73,27 @@ def describe_curvature(images: pd.DataFrame) -> dict[str, float]:
     return described
 
 
+def with_distance(images: pd.DataFrame, perturbations: pd.DataFrame) -> pd.DataFrame:
+    """Return the images with ``distance``, the l2 size of the smallest perturbation DDN found.
+
+    Args:
+        images: one row per image, with ``index``.
+        perturbations: rows with ``index``, ``attack``, ``norm`` and ``distance``: 0 for an image
+            that is misclassified anyway, infinite for one that was not broken.
+
+    Returns:
+        The same rows; the distance of an image that DDN did not attack is NaN.
+    """
+    ddn = perturbations[(perturbations["attack"] == "ddn") & (perturbations["norm"] == "l2")]
+    distance = images["index"].map(ddn.set_index("index")["distance"])
+    return images.assign(distance=distance.astype(float))
+
+
+def broken_images(images: pd.DataFrame) -> pd.DataFrame:
+    """Return the images that are classified correctly and were broken, see :func:`with_distance`."""
+    return images[images["correct"].astype(bool) & np.isfinite(images["distance"])]
+
+
 def compare_radius(images: pd.DataFrame) -> dict[str, float]:
     """Compare the predicted radius with the smallest perturbation that an attack found.
 
@@ -89,7 +110,7 @@ def compare_radius(images: pd.DataFrame) -> dict[str, float]:
         ``spearman_hessian``: rank correlation of the predicted radius and of ``1/||H||`` with the
         distance (NaN where one of both is constant).
     """
-    images = images[images["correct"] & np.isfinite(images["distance"])]
+    images = broken_images(images)
     predicted, distance = images["predicted_radius"], images["distance"]
 
     def correlation(values: pd.Series) -> float:

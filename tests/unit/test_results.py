@@ -5,11 +5,13 @@ import pytest
 from input_hessian.results import (
     CURVATURE,
     QUANTILES,
+    broken_images,
     compare_radius,
     describe_curvature,
     read_table,
     robust_accuracy,
     wilson_interval,
+    with_distance,
     worst_case,
 )
 
@@ -111,6 +113,25 @@ def test_predicted_radius_may_be_infinite_or_constant(infinite):
     assert result["bound_holds"] == (0.5 if infinite else 1)
     assert np.isnan(result["spearman_hessian"])
     assert np.isnan(result["spearman_predicted"]) != infinite
+
+
+def test_distance_is_that_of_ddn_image_by_image():
+    perturbations = pd.DataFrame(
+        {
+            "index": [7, 3, 3, 7],
+            "attack": ["ddn", "ddn", "fmn", "ddn"],
+            "norm": ["l2", "l2", "l2", "linf"],
+            "distance": [1.5, np.inf, 0.1, 0.2],
+        }
+    )
+    images = pd.DataFrame({"index": [3, 7, 9], "correct": [True, True, True]})
+    joined = with_distance(images, perturbations)
+    assert joined["distance"].tolist()[:2] == [np.inf, 1.5]
+    assert np.isnan(joined["distance"][2])
+    assert broken_images(joined)["index"].tolist() == [7]
+    # of a cell that diverged
+    empty = with_distance(images.iloc[:0].astype(object), perturbations.iloc[:0].astype(object))
+    assert broken_images(empty).empty
 
 
 def test_nothing_to_compare():

@@ -9,21 +9,20 @@ from collect import cell_folders
 
 from input_hessian.errors import UserError, run
 from input_hessian.files import write_atomically
-from input_hessian.results import CELL, compare_radius, describe_curvature
+from input_hessian.results import CELL, compare_radius, describe_curvature, with_distance
 
 
 def per_image(folder: Path) -> pd.DataFrame:
     """Return a cell's measurements with the distance that DDN found, one row per image."""
-    curvature = pd.read_parquet(folder / "curvature.parquet")
-    distance = pd.read_parquet(folder / "perturbations.parquet")
-    distance = distance[(distance["attack"] == "ddn") & (distance["norm"] == "l2")]
-    if sorted(curvature["index"]) != sorted(distance["index"]):
+    images = pd.read_parquet(folder / "curvature.parquet")
+    images = with_distance(images, pd.read_parquet(folder / "perturbations.parquet"))
+    missing = images["distance"].isna().sum()
+    if missing:
         raise UserError(
-            f"{folder}: expected the same images in curvature.parquet and, attacked by ddn, in "
-            f"perturbations.parquet, got {len(curvature)} and {len(distance)} that differ; add "
-            "{attack: ddn, norm: l2} to evaluation.attacks, or delete both files"
+            f"{folder}/perturbations.parquet: expected every image of curvature.parquet, attacked "
+            f"by ddn at l2, got none for {missing} of {len(images)}; add ddn to evaluation.attacks"
         )
-    return curvature.merge(distance[["index", "distance"]], on="index", validate="one_to_one")
+    return images
 
 
 def main() -> None:

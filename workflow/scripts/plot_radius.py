@@ -8,17 +8,15 @@ import numpy as np
 import pandas as pd
 from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
 
-from input_hessian.results import CELL, compare_radius, read_table
+from input_hessian.results import (
+    CELL,
+    broken_images,
+    compare_radius,
+    read_table,
+    with_distance,
+)
 
 COLUMNS = 4
-
-
-def compared(curvature: Path, perturbations: Path) -> pd.DataFrame:
-    """Return the images of one cell that were right and were broken, with both radii."""
-    distance = pd.read_parquet(perturbations)
-    distance = distance[(distance["attack"] == "ddn") & (distance["norm"] == "l2")]
-    images = pd.read_parquet(curvature).merge(distance[["index", "distance"]], on="index")
-    return images[images["correct"].astype(bool) & np.isfinite(images["distance"])]
 
 
 def main() -> None:
@@ -30,7 +28,10 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--output", type=Path, nargs="+", required=True)
     args = parser.parse_args()
-    cells = [compared(*paths) for paths in zip(args.curvature, args.perturbations, strict=True)]
+    cells = [
+        broken_images(with_distance(pd.read_parquet(curvature), pd.read_parquet(perturbations)))
+        for curvature, perturbations in zip(args.curvature, args.perturbations, strict=True)
+    ]
     cells = [images for images in cells if not images.empty]
     if not cells:
         return nothing_to_draw(args.output)
