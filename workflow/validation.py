@@ -200,6 +200,18 @@ def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
                 f"comparison.reference: got {reference!r}, which is not trained on "
                 f"{', '.join(missing)}, expected a regularizer without `datasets:`"
             )
+    for i, entry in enumerate(config["certificate"]["regularizers"]):
+        where = f"certificate.regularizers[{i}]"
+        if entry["name"] not in weights:
+            yield (
+                f"{where}.name: got {entry['name']!r}, expected a name of regularizers: "
+                f"{', '.join(weights)}"
+            )
+        elif entry["lam"] not in weights[entry["name"]]:
+            yield (
+                f"{where}.lam: got {entry['lam']}, expected a value of {entry['name']}'s lam, "
+                f"{weights[entry['name']]}"
+            )
     lists = ("attacks", "selected_attacks")
     attacks = [(a["attack"], a["norm"]) for key in lists for a in evaluation[key]]
     for attack, norm in sorted({pair for pair in attacks if attacks.count(pair) > 1}):

@@ -12,7 +12,7 @@ per image.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -162,17 +162,9 @@ def lanczos(
     ``H`` is indefinite.)  Arguments as in :func:`power`.
     Source: Golub & Van Loan, *Matrix Computations*, 4th ed., section 10.1.
     """
-    vector, before = normalize(start), None
-    basis, products = [vector.flatten(1)], []
-    for spent in range(1, hvps):
-        product = matvec(basis[-1].view_as(start)).flatten(1)
-        products.append(product)
-        length = vector_norm(product)
-        for _ in range(2):  # once loses orthogonality in float32, twice is enough (Parlett)
-            for q in basis:
-                product = product - q * (q * product).sum(1, keepdim=True)
-        # An invariant subspace is complete: what is left is rounding, and must not be amplified.
-        complete = vector_norm(product) <= 10 * torch.finfo(product.dtype).eps * length
+    vector, before, spent = normalize(start), None, 0
+    for basis, products, complete in _krylov(matvec, start, hvps - 1):
+        spent = len(products)
         if spent == hvps - 1 or tolerance is not None:
             weights = _largest_combination(torch.stack(products, 1))
             best = torch.einsum("bk,kbd->bd", weights, torch.stack(basis))
@@ -182,11 +174,10 @@ def lanczos(
                 norm, residual = _norm_and_residual(image, best)
                 if (complete | _converged(norm, residual, tolerance)).all():
                     break
-        basis.append(normalize(product).masked_fill(complete[:, None], 0))
     product = matvec(vector, create_graph=create_graph)
     norm, residual = _norm_and_residual(product, vector, before)
     converged = _converged(norm, residual, tolerance)
-    return OperatorNorm(norm, vector, residual, converged, len(products) + 1)
+    return OperatorNorm(norm, vector, residual, converged, spent + 1)
 
 
 def ascent(
@@ -282,6 +273,68 @@ def operator_norm(
     )
 
 
+class LargestEigenvalue(NamedTuple):
+    """An estimate of ``lambda_max(H)`` for every image of a batch.
+
+    Attributes:
+        value: Rayleigh quotient ``v'H v``, ``[B]``: a lower bound of the largest eigenvalue, with
+            its sign, in nats per squared pixel unit.
+        vector: ``v`` with ``||v||_2 = 1``, ``[B, *image]``.
+        residual: ``||H v - value v||_2``, ``[B]``; some eigenvalue lies within it of ``value``.
+        converged: ``residual <= tolerance * max ||H q||`` over the vectors ``q`` of Lanczos, a lower
+            bound of ``||H||``, ``[B]``, bool; all False without a tolerance.
+        hvps: Hessian-vector products spent per image.
+    """
+
+    value: Tensor
+    vector: Tensor
+    residual: Tensor
+    converged: Tensor
+    hvps: int
+
+
+def largest_eigenvalue(
+    matvec: MatVec, start: Tensor, *, hvps: int, tolerance: float | None = None
+) -> LargestEigenvalue:
+    """Return the largest Ritz value of ``start``'s Krylov space: Lanczos, all products for it.
+
+    Arguments as in :func:`power`.  Start at random: a start without a component along the top
+    eigenvector (another eigenvector, say) never finds it.
+    Source: Golub & Van Loan, *Matrix Computations*, 4th ed., section 10.1.
+    """
+    for basis, products, complete in _krylov(matvec, start, hvps):
+        if len(products) == hvps or tolerance is not None:
+            rows = torch.stack(products, 1)
+            value, vector, residual = _largest_ritz_pair(torch.stack(basis, 1), rows)
+            norm = torch.stack([vector_norm(product) for product in products]).amax(0)
+            converged = _converged(norm, residual, tolerance)
+            if tolerance is not None and (complete | converged).all():
+                break
+    return LargestEigenvalue(value, vector.view_as(start), residual, converged, len(products))
+
+
+def _krylov(
+    matvec: MatVec, start: Tensor, hvps: int
+) -> Iterator[tuple[list[Tensor], list[Tensor], Tensor]]:
+    """Yield, after each product, the orthonormal basis, the products, and whether that was all.
+
+    Full reorthogonalisation.  Vectors are ``[B, d]``; beyond an image's invariant subspace its
+    basis vectors are zero.
+    """
+    basis, products = [normalize(start).flatten(1)], []
+    for _ in range(hvps):
+        product = matvec(basis[-1].view_as(start)).flatten(1)
+        products.append(product)
+        length = vector_norm(product)
+        for _ in range(2):  # once loses orthogonality in float32, twice is enough (Parlett)
+            for q in basis:
+                product = product - q * (q * product).sum(1, keepdim=True)
+        # An invariant subspace is complete: what is left is rounding, and must not be amplified.
+        complete = vector_norm(product) <= 10 * torch.finfo(product.dtype).eps * length
+        yield basis, products, complete
+        basis.append(normalize(product).masked_fill(complete[:, None], 0))
+
+
 def vector_norm(vectors: Tensor) -> Tensor:
     """Return ``||v||_2`` of every image, ``[B, *image] -> [B]``; its derivative at zero is zero.
 
@@ -311,6 +364,25 @@ def _largest_combination(products: Tensor) -> Tensor:
     scaled = products / _largest_entry(products.flatten(1))[:, :, None]
     gram = (scaled @ scaled.mT).nan_to_num()  # eigh rejects NaN; the combination will show it
     return torch.linalg.eigh(gram).eigenvectors[:, :, -1]
+
+
+def _largest_ritz_pair(basis: Tensor, products: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the largest Ritz value, its vector and its residual.
+
+    Args:
+        basis: ``Q``, ``[B, K, d]``: orthonormal or zero rows.
+        products: ``H Q``, ``[B, K, d]``.
+    """
+    projected = (products / _largest_entry(products.flatten(1))[:, :, None]) @ basis.mT
+    projected = ((projected + projected.mT) / 2).nan_to_num()  # eigh rejects NaN; value shows it
+    # A zero row would pass for an eigenvalue 0, the largest where all others are negative.
+    absent = (basis == 0).all(2).to(basis.dtype)
+    below = torch.linalg.matrix_norm(projected) + 1
+    projected = projected - torch.diag_embed(absent * below[:, None])
+    weights = torch.linalg.eigh(projected).eigenvectors[:, :, -1:]
+    vector, image = ((weights * rows).sum(1) for rows in (basis, products))
+    value = (vector * image).sum(1)
+    return value, vector, vector_norm(image - value[:, None] * vector)
 
 
 def _norm_and_residual(

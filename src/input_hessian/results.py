@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import binomtest, spearmanr
 
 CELL = ["dataset", "regularizer", "lam", "seed"]
+CURVATURE = ["gradient_norm", "hessian_norm", "largest_eigenvalue", "margin", "logit_scale"]
+QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -125,6 +128,74 @@ def selected_lam(path: str | Path, dataset: str, regularizer: str) -> float:
     chosen = table["selected"] & (table["dataset"] == dataset)
     (lam,) = table.loc[chosen & (table["regularizer"] == regularizer), "lam"]
     return lam
+
+
+def describe_curvature(images: pd.DataFrame) -> dict[str, float]:
+    """Return mean and quantiles of every measure of :data:`CURVATURE`, and what converged.
+
+    Args:
+        images: one row per image, with the measures and ``converged``.
+    """
+    described = {"n": len(images), "converged": images["converged"].mean()}
+    for measure in CURVATURE:
+        described[f"{measure}_mean"] = images[measure].mean()
+        for name, part in QUANTILES.items():
+            described[f"{measure}_{name}"] = images[measure].quantile(part)
+    return described
+
+
+def with_distance(images: pd.DataFrame, perturbations: pd.DataFrame) -> pd.DataFrame:
+    """Return the images with ``distance``, the l2 size of the smallest perturbation DDN found.
+
+    Args:
+        images: one row per image, with ``index``.
+        perturbations: rows with ``index``, ``attack``, ``norm`` and ``distance``: 0 for an image
+            that is misclassified anyway, infinite for one that was not broken.
+
+    Returns:
+        The same rows; the distance of an image that DDN did not attack is NaN.
+    """
+    ddn = perturbations[(perturbations["attack"] == "ddn") & (perturbations["norm"] == "l2")]
+    distance = images["index"].map(ddn.set_index("index")["distance"])
+    return images.assign(distance=distance.astype(float))
+
+
+def broken_images(images: pd.DataFrame) -> pd.DataFrame:
+    """Return the images that are classified correctly and were broken, see :func:`with_distance`."""
+    return images[images["correct"].astype(bool) & np.isfinite(images["distance"])]
+
+
+def compare_radius(images: pd.DataFrame) -> dict[str, float]:
+    """Compare the predicted radius with the smallest perturbation that an attack found.
+
+    Only images that are classified correctly and were broken are compared.
+
+    Args:
+        images: one row per image, with ``correct``, ``loss``, ``predicted_radius``,
+            ``hessian_norm`` and ``distance``.
+
+    Returns:
+        ``compared``: their number; ``bound_holds``: share with ``predicted_radius <= distance``;
+        ``above_threshold``: share with ``loss >= log 2``, whose predicted radius is 0 and where the
+        bound says nothing; ``median_ratio`` of predicted to found; ``spearman_predicted`` and
+        ``spearman_hessian``: rank correlation of the predicted radius and of ``1/||H||`` with the
+        distance (NaN where one of both is constant).
+    """
+    images = broken_images(images)
+    predicted, distance = images["predicted_radius"], images["distance"]
+
+    def correlation(values: pd.Series) -> float:
+        constant = values.nunique() < 2 or distance.nunique() < 2
+        return np.nan if constant else spearmanr(values, distance).statistic
+
+    return {
+        "compared": len(images),
+        "bound_holds": (predicted <= distance).mean(),
+        "above_threshold": (images["loss"] >= np.log(2)).mean(),
+        "median_ratio": (predicted / distance).median(),
+        "spearman_predicted": correlation(predicted),
+        "spearman_hessian": correlation(-images["hessian_norm"]),
+    }
 
 
 def read_table(path: str | Path) -> pd.DataFrame:

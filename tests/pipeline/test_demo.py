@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 CELL = "results/demo/digits/hessian/lam~1/seed~0"
 FIGURES = ["cost", "examples_digits_l2", "examples_digits_linf", "learning_curves_digits"]
 FIGURES += ["masking", "pareto", "recovery_digits", "robustness_digits", "tradeoff"]
+FIGURES += ["curvature_digits", "radius_digits", "certificate_digits"]
 CELLS = 20
 
 
@@ -85,6 +86,27 @@ def test_penalties_do_what_they_are_for(demo):
         assert accuracy[name, 1] > accuracy["none", 0] + 0.08
 
 
+def test_curvature_is_measured_at_every_attacked_image(demo):
+    table = read(demo, "curvature")
+    assert len(table) == CELLS
+    assert set(table["n"]) == {200}
+    assert (table["converged"] > 0.99).all()
+    assert (table["largest_eigenvalue_q95"] <= table["hessian_norm_q95"] * 1.01).all()
+    assert (table["compared"] > 150).all()
+    norms = table.groupby(["regularizer", "lam"])["hessian_norm_mean"].mean()
+    assert norms["hessian", 1] < norms["hessian", 0.1] < norms["none", 0]
+
+
+def test_no_attack_succeeds_within_a_certified_radius(demo):
+    for cell in ("none/lam~0", "hessian/lam~1"):
+        path = demo.path / f"results/demo/certificate/digits/{cell}/seed~0/certificate.parquet"
+        images = pd.read_parquet(path)
+        assert len(images) == 200
+        assert (images["certified_radius"] <= images["distance"] + 1e-4).all()
+        assert ((images["certified_radius"] > 0) == (images["distance"] > 0)).all()
+        assert images["certified_radius"].median() > 0.02
+
+
 def test_records_say_where_they_come_from(demo):
     record = json.loads((demo.path / CELL / "training.json").read_text())
     assert record["settings"]["regularizer"]["estimator"]["hvps"] == 2
@@ -117,10 +139,13 @@ def test_editing_a_figure_redraws_it_and_nothing_else(demo):
         assert demo.planned() == {"plot_cost": 1}
     with edited(demo.path / "workflow/scripts/style.mplstyle", lambda s: s + "\n# edited\n"):
         assert demo.planned() == {
+            "plot_certificate": 1,
             "plot_cost": 1,
+            "plot_curvature": 1,
             "plot_examples": 2,
             "plot_learning_curves": 1,
             "plot_pareto": 1,
+            "plot_radius": 1,
             "plot_recovery": 1,
             "plot_robustness": 1,
             "plot_tradeoff": 1,

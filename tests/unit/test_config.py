@@ -192,6 +192,21 @@ CASES = {
         10_001,
         ["evaluation.images: got 10001, expected at most the 10000 test images of mnist"],
     ),
+    "certificate of a network that has none": (
+        ["certificate", "model", "architecture"],
+        "cnn",
+        ['certificate.model.architecture: got "cnn", expected "mlp"'],
+    ),
+    "certificate of a weight that is not there": (
+        ["certificate", "regularizers", 1, "lam"],
+        0.7,
+        ["certificate.regularizers[1].lam: got 0.7, expected a value of gradient's lam, [0.1, "],
+    ),
+    "certificate of an unknown regularizer": (
+        ["certificate", "regularizers", 2, "name"],
+        "hesian",
+        ["certificate.regularizers[2].name: got 'hesian', expected a name of regularizers: none"],
+    ),
     "attack stated twice": (
         ["evaluation", "attacks", 1],
         {"attack": "pgd", "norm": "l2", "steps": 5, "restarts": 1},
@@ -243,7 +258,8 @@ def test_errors_name_key_value_and_what_is_allowed(config, case):
         validate(config)
     for text in expected:
         assert text in str(error.value)
-    if case != "attack stated twice":  # there, pgd at l-infinity is missing as well
+    # there, pgd at l-infinity is missing as well, and the name that the certificate refers to
+    if case not in ("attack stated twice", "baseline under another name"):
         assert str(error.value).count("\n  - ") == 1, "one mistake, one message"
 
 

@@ -16,7 +16,15 @@ from torch import nn
 
 import input_hessian
 from input_hessian import InputHessian, models, operator_norm
-from input_hessian.curvature import METHODS, ascent, lanczos, normalize, power, vector_norm
+from input_hessian.curvature import (
+    METHODS,
+    ascent,
+    lanczos,
+    largest_eigenvalue,
+    normalize,
+    power,
+    vector_norm,
+)
 
 torch.set_num_threads(1)
 
@@ -732,3 +740,96 @@ def test_public_names():
     names = ["InputHessian", "LayerwiseHessian", "OperatorNorm", "operator_norm"]
     assert sorted(input_hessian.__all__) == names
     assert all(getattr(input_hessian, name).__name__ == name for name in names)
+
+
+# The largest eigenvalue, with its sign
+
+
+def random_start(images, seed=4):
+    return torch.randn(images.shape, dtype=images.dtype, generator=seeded(seed))
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+def test_largest_eigenvalue_is_that_of_the_explicit_hessian(architecture):
+    model = network(architecture)
+    images, labels = batch_of(6)
+    matvec = InputHessian(model, images, labels).matvec
+    result = largest_eigenvalue(matvec, random_start(images), hvps=17, tolerance=1e-9)
+    expected = torch.linalg.eigvalsh(explicit_hessians(model, images, labels))[:, -1]
+    assert torch.allclose(result.value, expected, rtol=1e-9)
+    assert result.converged.all()
+    quotient = (result.vector * matvec(result.vector)).flatten(1).sum(1)
+    assert torch.allclose(result.value, quotient, rtol=1e-9)
+
+
+def test_largest_eigenvalue_of_softmax_regression_has_its_closed_form():
+    """Two classes: ``H = p (1 - p) (w1 - w0)(w1 - w0)'``, all other eigenvalues 0."""
+    images, _ = batch_of(5)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).double()
+    hessian = InputHessian(model, images, torch.tensor([0, 1, 0, 1, 0]))
+    result = largest_eigenvalue(hessian.matvec, random_start(images), hvps=3, tolerance=1e-9)
+    p = hessian.logits.detach().softmax(1)
+    expected = p.prod(1) * (model[1].weight[1] - model[1].weight[0]).square().sum()
+    assert torch.allclose(result.value, expected, rtol=1e-12)
+    assert result.converged.all()
+
+
+@settings(deadline=None, derandomize=True, max_examples=80)
+@given(
+    seed=st.integers(0, 2**31),
+    size=st.integers(1, 8),
+    shift=st.sampled_from([-10.0, 0.0, 10.0]),  # all negative, both signs, all positive (mostly)
+    budget=st.integers(1, 12),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_every_budget_bounds_the_largest_eigenvalue_from_below(seed, size, shift, budget, dtype):
+    matvec, start = random_maps(seed, 3, size, dtype)
+    matvec.matrices += shift * torch.eye(size, dtype=dtype)
+    result = largest_eigenvalue(matvec, start, hvps=budget)
+    assert result.hvps == matvec.calls == budget
+    eigenvalues = torch.linalg.eigvalsh(matvec.matrices.double())
+    rounding = 20 * size * EPS[dtype] * eigenvalues.abs().amax(1)
+    assert (result.value <= eigenvalues[:, -1] + rounding).all()
+    distance = (eigenvalues - result.value[:, None]).abs().amin(1)
+    assert (distance <= result.residual + rounding).all()
+    if budget >= size and dtype == torch.float64:
+        # The whole space: an eigenvalue, and the largest (the start has a component along it).
+        assert torch.allclose(result.value, eigenvalues[:, -1], rtol=1e-6, atol=1e-6)
+    longer = largest_eigenvalue(matvec, start, hvps=budget + 1)
+    assert (longer.value >= result.value - rounding).all()
+
+
+@pytest.mark.parametrize("dtype", EPS)
+def test_largest_eigenvalue_of_negative_definite_and_zero_hessians(dtype):
+    """The Krylov spaces end after 1, 3 and 1 products; no later vector passes for eigenvalue 0."""
+    diagonals = torch.tensor([[-2.0, -2.0, -2.0, -2.0], [-5.0, -3.0, -1.0, -1.0], [0.0] * 4])
+    matvec = SymmetricMaps(torch.diag_embed(diagonals).to(dtype))
+    start = torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=dtype).expand(3, -1)
+    for options in ({}, {"tolerance": 1e-5}):
+        result = largest_eigenvalue(matvec, start, hvps=9, **options)
+        expected = torch.tensor([-2.0, -1.0, 0.0], dtype=dtype)
+        assert torch.allclose(result.value, expected, atol=1e-5)
+        assert torch.allclose(vector_norm(result.vector), torch.ones(3, dtype=dtype), rtol=1e-5)
+        assert result.converged.all() == bool(options)
+    assert result.hvps <= 4
+
+
+def test_the_sign_of_the_largest_eigenvalue_is_not_that_of_the_norm():
+    matvec = diagonal_map(-9.0, 2.0, 1.0)
+    start = torch.ones(1, 3, dtype=torch.float64)
+    result = largest_eigenvalue(matvec, start, hvps=3)
+    assert result.value.item() == pytest.approx(2)
+    assert lanczos(matvec, start, hvps=4).norm.item() == pytest.approx(9)
+
+
+def test_largest_eigenvalue_is_scaled_and_separate_per_image():
+    matvec, start = random_maps(8, 3, 6, torch.float32)
+    reference = largest_eigenvalue(matvec, start, hvps=5)
+    scales = torch.tensor([1e-30, 1.0, 1e15])
+    scaled = SymmetricMaps(matvec.matrices * scales[:, None, None])
+    result = largest_eigenvalue(scaled, start, hvps=5)
+    assert torch.allclose(result.value / scales, reference.value, rtol=1e-4)
+    matvec.matrices[1] = math.nan
+    result = largest_eigenvalue(matvec, start, hvps=5)
+    assert torch.allclose(result.value[::2], reference.value[::2], rtol=1e-5)
+    assert result.value[1].isnan()

@@ -1,15 +1,22 @@
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from input_hessian.results import (
+    CURVATURE,
+    QUANTILES,
     broken_at,
+    broken_images,
+    compare_radius,
+    describe_curvature,
     read_table,
     robust_accuracy,
     select,
     selected_lam,
     wilson_interval,
+    with_distance,
     worst_case,
 )
 
@@ -147,3 +154,72 @@ def test_selected_weight_is_read_back(tmp_path):
     select(table, 0.02).to_csv(tmp_path / "selection.csv", index=False)
     assert selected_lam(tmp_path / "selection.csv", "mnist", "hessian") == 0.3
     assert selected_lam(tmp_path / "selection.csv", "mnist", "none") == 0
+
+
+def measured(**columns):
+    defaults = {"correct": True, "loss": 0.1, "hessian_norm": 1.0, "converged": True}
+    return pd.DataFrame(columns).assign(**{k: v for k, v in defaults.items() if k not in columns})
+
+
+def test_predicted_radius_compared_with_what_an_attack_found():
+    images = measured(
+        predicted_radius=[0.5, 3.0, 1.0, 0.0, 9.0, 9.0],
+        distance=[1.0, 2.0, 3.0, 4.0, 0.0, np.inf],
+        loss=[0.1, 0.2, 0.3, 0.8, 2.0, 0.1],
+        hessian_norm=[4.0, 3.0, 2.0, 1.0, 9.0, 9.0],
+        correct=[True, True, True, True, False, True],  # wrong, and never broken: not compared
+    )
+    result = compare_radius(images)
+    assert result["compared"] == 4
+    assert result["bound_holds"] == 3 / 4
+    assert result["above_threshold"] == 1 / 4
+    assert result["median_ratio"] == pytest.approx((0.5 + 1 / 3) / 2)
+    assert result["spearman_hessian"] == pytest.approx(1)
+    # ranks 2, 4, 3, 1 against 1, 2, 3, 4: 1 - 6 (1 + 4 + 0 + 9) / (4 (16 - 1))
+    assert result["spearman_predicted"] == pytest.approx(1 - 6 * 14 / 60)
+
+
+@pytest.mark.parametrize("infinite", [True, False])
+def test_predicted_radius_may_be_infinite_or_constant(infinite):
+    images = measured(predicted_radius=[np.inf if infinite else 1.0, 1.0], distance=[2.0, 1.0])
+    result = compare_radius(images)
+    assert result["bound_holds"] == (0.5 if infinite else 1)
+    assert np.isnan(result["spearman_hessian"])
+    assert np.isnan(result["spearman_predicted"]) != infinite
+
+
+def test_distance_is_that_of_ddn_image_by_image():
+    perturbations = pd.DataFrame(
+        {
+            "index": [7, 3, 3, 7],
+            "attack": ["ddn", "ddn", "fmn", "ddn"],
+            "norm": ["l2", "l2", "l2", "linf"],
+            "distance": [1.5, np.inf, 0.1, 0.2],
+        }
+    )
+    images = pd.DataFrame({"index": [3, 7, 9], "correct": [True, True, True]})
+    joined = with_distance(images, perturbations)
+    assert joined["distance"].tolist()[:2] == [np.inf, 1.5]
+    assert np.isnan(joined["distance"][2])
+    assert broken_images(joined)["index"].tolist() == [7]
+    # of a cell that diverged
+    empty = with_distance(images.iloc[:0].astype(object), perturbations.iloc[:0].astype(object))
+    assert broken_images(empty).empty
+
+
+def test_nothing_to_compare():
+    images = measured(predicted_radius=[1.0], distance=[np.inf])
+    result = compare_radius(images)
+    assert result["compared"] == 0
+    assert np.isnan(result["bound_holds"])
+
+
+def test_description_of_curvature():
+    values = pd.Series(range(101), dtype=float)
+    images = measured(**{name: values for name in CURVATURE}, converged=values > 0)
+    described = describe_curvature(images)
+    assert described["n"] == 101
+    assert described["converged"] == pytest.approx(100 / 101)
+    for name in CURVATURE:
+        assert [described[f"{name}_{q}"] for q in QUANTILES] == [5, 25, 50, 75, 95]
+        assert described[f"{name}_mean"] == 50

@@ -5,8 +5,11 @@ TABLES = [
         "robustness.csv",
         "curves.csv",
         "masking.csv",
+        "curvature.csv",
         "summary.csv",
         "summary.md",
+        "autoattack.csv",
+        "autoattack.md",
         "comparison.csv",
         "comparison.md",
     )
@@ -101,4 +104,31 @@ rule compare:
     shell:
         "python {input.script} --selection {input.selection} --cells {input.cells} "
         "--settings {params.settings:q} --csv {output.csv} --markdown {output.markdown} "
+        "> {log} 2>&1"
+
+
+rule tabulate_attacks:
+    input:
+        script="workflow/scripts/tabulate_attacks.py",
+        library=modules("tabulate_attacks"),
+        robustness=f"{REPORT}/tables/robustness.csv",
+        selection=f"{RESULTS}/selection.csv",
+    output:
+        csv=report(
+            f"{REPORT}/tables/autoattack.csv",
+            caption="../report/autoattack.rst",
+            category="Tables",
+            labels={"table": "selected cells, attack by attack"},
+        ),
+        markdown=f"{REPORT}/tables/autoattack.md",
+    log:
+        f"{LOGS}/tabulate_attacks.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        headline=headline_settings,
+    shell:
+        "python {input.script} --robustness {input.robustness} --selection {input.selection} "
+        "--headline {params.headline:q} --csv {output.csv} --markdown {output.markdown} "
         "> {log} 2>&1"

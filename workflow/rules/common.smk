@@ -30,6 +30,7 @@ REGULARIZERS = {entry["name"]: entry for entry in config["regularizers"]}
 EVALUATION = config["evaluation"]
 SELECTION = config["selection"]
 RECOVERY = config["recovery"]
+CERTIFICATE = config["certificate"]
 # One job at a time per GPU: profiles/default has one. With `auto`, Snakemake cannot know.
 GPU = 1 if config["device"] == "cuda" else 0
 
@@ -107,6 +108,7 @@ MODULES = {
         "training",
     ],
     "select_lam": ["errors", "files", "results"],
+    "tabulate_attacks": ["errors", "files", "results", "statistics"],
     "check_masking": [
         "attacks",
         "curvature",
@@ -152,6 +154,35 @@ MODULES = {
         "training",
     ],
     "plot_recovery": ["results"],
+    "measure_curvature": [
+        "curvature",
+        "datasets",
+        "errors",
+        "files",
+        "models",
+        "radius",
+        "regularizers",
+        "results",
+        "taylor",
+        "training",
+    ],
+    "collect_curvature": ["errors", "files", "results"],
+    "plot_curvature": ["results"],
+    "plot_radius": ["results"],
+    "certify": [
+        "certificate",
+        "curvature",
+        "datasets",
+        "errors",
+        "files",
+        "models",
+        "radius",
+        "regularizers",
+        "results",
+        "taylor",
+        "training",
+    ],
+    "plot_certificate": ["results"],
     "plot_examples": ["datasets", "errors", "files"],
 }
 
@@ -358,18 +389,21 @@ def comparison_settings(wildcards):
     return json.dumps({"results": RESULTS, "headline": headline} | config["comparison"])
 
 
-def shown_cells(wildcards):
-    """One cell per regularizer for the panel of examples: the middle weight, the first seed."""
-    pattern = f"{RESULTS}/{CELL}/examples.safetensors"
-    return [
-        pattern.format(
-            dataset=wildcards.dataset,
-            regularizer=name,
-            lam=list(LAM[name])[len(LAM[name]) // 2],
-            seed=config["seeds"][0],
-        )
-        for name in trained(wildcards.dataset)
-    ]
+def shown_cells(filename):
+    """Input function: this file of one cell per regularizer, the middle weight, the first seed."""
+
+    def paths(wildcards):
+        return [
+            f"{RESULTS}/{CELL}/{filename}".format(
+                dataset=wildcards.dataset,
+                regularizer=name,
+                lam=list(LAM[name])[len(LAM[name]) // 2],
+                seed=config["seeds"][0],
+            )
+            for name in trained(wildcards.dataset)
+        ]
+
+    return paths
 
 
 def recovery_cells(wildcards):
@@ -377,6 +411,39 @@ def recovery_cells(wildcards):
     return [
         f"{RESULTS}/recovery/{wildcards.dataset}/{RECOVERY['regularizer']}/lam~{lam:g}.csv"
         for lam in RECOVERY["lam"]
+    ]
+
+
+def image_settings(wildcards):
+    """A cell and how many test images are looked at, as JSON."""
+    return json.dumps(
+        {"cell": cell(wildcards), "images": config["evaluation"]["images"]}
+    )
+
+
+def certifiable_settings(wildcards):
+    """A cell's training, with the network that has a certificate, as JSON."""
+    settings = json.loads(cell_settings(wildcards))
+    return json.dumps(settings | {"model": CERTIFICATE["model"]}, sort_keys=True)
+
+
+def certifiable_attack_settings(wildcards):
+    """What attacks that network: of the configured attacks, the one for the smallest l2."""
+    settings = json.loads(attack_settings(wildcards))
+    smallest = [attack for attack in settings["attacks"] if attack["attack"] == "ddn"]
+    return json.dumps(settings | {"attacks": smallest}, sort_keys=True)
+
+
+def certificates(wildcards):
+    """The certified networks of one dataset, one per regularizer."""
+    return [
+        f"{RESULTS}/certificate/{CELL}/certificate.parquet".format(
+            dataset=wildcards.dataset,
+            regularizer=entry["name"],
+            lam=f"{entry['lam']:g}",
+            seed=config["seeds"][0],
+        )
+        for entry in CERTIFICATE["regularizers"]
     ]
 
 

@@ -76,3 +76,196 @@ rule measure_cost:
         "python {input.script} --dataset {wildcards.dataset} --settings {params.settings:q} "
         "--data {input.data} --device {params.device} --threads {threads} --output {output} "
         "> {log} 2>&1"
+
+
+rule measure_curvature:
+    input:
+        script="workflow/scripts/measure_curvature.py",
+        library=modules("measure_curvature"),
+        data="data/{dataset}.safetensors",
+        model=f"{RESULTS}/{CELL}/model.safetensors",
+    output:
+        f"{RESULTS}/{CELL}/curvature.parquet",
+    log:
+        f"{LOGS}/curvature/{CELL}.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=60,
+        gpu=GPU,
+    params:
+        settings=image_settings,
+        device=config["device"],
+    shell:
+        "python {input.script} --settings {params.settings:q} --data {input.data} "
+        "--model {input.model} --device {params.device} --threads {threads} --output {output} "
+        "> {log} 2>&1"
+
+
+rule collect_curvature:
+    input:
+        script="workflow/scripts/collect_curvature.py",
+        grid="workflow/scripts/grid.py",
+        library=modules("collect_curvature"),
+        curvature=cells(f"{RESULTS}/{CELL}/curvature.parquet"),
+        perturbations=cells(f"{RESULTS}/{CELL}/perturbations.parquet"),
+    output:
+        report(
+            f"{REPORT}/tables/curvature.csv",
+            caption="../report/curvature_table.rst",
+            category="Tables",
+            labels={"table": "curvature and predicted radius"},
+        ),
+    log:
+        f"{LOGS}/collect_curvature.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        grid=grid_settings,
+    shell:
+        "python {input.script} --grid {params.grid:q} --output {output} > {log} 2>&1"
+
+
+rule plot_curvature:
+    input:
+        script="workflow/scripts/plot_curvature.py",
+        style=STYLE,
+        library=modules("plot_curvature"),
+        curvature=f"{REPORT}/tables/curvature.csv",
+    output:
+        pdf=f"{REPORT}/figures/curvature_{{dataset}}.pdf",
+        png=report(
+            f"{REPORT}/figures/curvature_{{dataset}}.png",
+            caption="../report/curvature.rst",
+            category="Curvature",
+            labels={
+                "figure": "gradient and Hessian norms of test images",
+                "dataset": "{dataset}",
+            },
+        ),
+    log:
+        f"{LOGS}/plot_curvature/{{dataset}}.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        "python {input.script} --curvature {input.curvature} --dataset {wildcards.dataset} "
+        "--output {output} > {log} 2>&1"
+
+
+rule plot_radius:
+    input:
+        script="workflow/scripts/plot_radius.py",
+        style=STYLE,
+        library=modules("plot_radius"),
+        curvature=shown_cells("curvature.parquet"),
+        perturbations=shown_cells("perturbations.parquet"),
+        table=f"{REPORT}/tables/curvature.csv",
+    output:
+        pdf=f"{REPORT}/figures/radius_{{dataset}}.pdf",
+        png=report(
+            f"{REPORT}/figures/radius_{{dataset}}.png",
+            caption="../report/radius.rst",
+            category="Curvature",
+            labels={
+                "figure": "predicted radius against the smallest perturbation",
+                "dataset": "{dataset}",
+            },
+        ),
+    log:
+        f"{LOGS}/plot_radius/{{dataset}}.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        "python {input.script} --curvature {input.curvature} "
+        "--perturbations {input.perturbations} --table {input.table} "
+        "--dataset {wildcards.dataset} --output {output} > {log} 2>&1"
+
+
+# The side experiment with a certificate: a small smooth MLP, trained and attacked by the same code.
+use rule train as train_certifiable with:
+    output:
+        model=f"{RESULTS}/certificate/{CELL}/model.safetensors",
+        training=f"{RESULTS}/certificate/{CELL}/training.json",
+        curve=f"{RESULTS}/certificate/{CELL}/curve.csv",
+    log:
+        f"{LOGS}/train_certifiable/{CELL}.log",
+    benchmark:
+        f"{RESULTS}/certificate/{CELL}/train.benchmark.tsv"
+    params:
+        settings=certifiable_settings,
+        device=config["device"],
+
+
+use rule attack as attack_certifiable with:
+    input:
+        script="workflow/scripts/attack.py",
+        library=modules("attack"),
+        data="data/{dataset}.safetensors",
+        model=f"{RESULTS}/certificate/{CELL}/model.safetensors",
+    output:
+        images=f"{RESULTS}/certificate/{CELL}/images.parquet",
+        perturbations=f"{RESULTS}/certificate/{CELL}/perturbations.parquet",
+        evaluation=f"{RESULTS}/certificate/{CELL}/evaluation.json",
+        examples=f"{RESULTS}/certificate/{CELL}/examples.safetensors",
+    log:
+        f"{LOGS}/attack_certifiable/{CELL}.log",
+    benchmark:
+        f"{RESULTS}/certificate/{CELL}/attack.benchmark.tsv"
+    params:
+        settings=certifiable_attack_settings,
+        device=config["device"],
+
+
+rule certify:
+    input:
+        script="workflow/scripts/certify.py",
+        library=modules("certify"),
+        data="data/{dataset}.safetensors",
+        model=f"{RESULTS}/certificate/{CELL}/model.safetensors",
+        perturbations=f"{RESULTS}/certificate/{CELL}/perturbations.parquet",
+    output:
+        f"{RESULTS}/certificate/{CELL}/certificate.parquet",
+    log:
+        f"{LOGS}/certify/{CELL}.log",
+    conda:
+        "../../envs/pipeline.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    shell:
+        "python {input.script} --data {input.data} --model {input.model} "
+        "--perturbations {input.perturbations} --threads {threads} --output {output} "
+        "> {log} 2>&1"
+
+
+rule plot_certificate:
+    input:
+        script="workflow/scripts/plot_certificate.py",
+        style=STYLE,
+        library=modules("plot_certificate"),
+        certificates=certificates,
+    output:
+        pdf=f"{REPORT}/figures/certificate_{{dataset}}.pdf",
+        png=report(
+            f"{REPORT}/figures/certificate_{{dataset}}.png",
+            caption="../report/certificate.rst",
+            category="Robust accuracy",
+            labels={
+                "figure": "certified under attacked accuracy",
+                "dataset": "{dataset}",
+            },
+        ),
+    log:
+        f"{LOGS}/plot_certificate/{{dataset}}.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        "python {input.script} --certificates {input.certificates} "
+        "--dataset {wildcards.dataset} --output {output} > {log} 2>&1"

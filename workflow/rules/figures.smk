@@ -10,7 +10,11 @@ FIGURES = [
         for dataset in DATASETS
         for norm in ("linf", "l2")
     ),
-    *(f"{REPORT}/figures/recovery_{dataset}.{{suffix}}" for dataset in DATASETS),
+    *(
+        f"{REPORT}/figures/{name}_{dataset}.{{suffix}}"
+        for name in ("recovery", "curvature", "radius", "certificate")
+        for dataset in DATASETS
+    ),
 ]
 FIGURES = [path.format(suffix=suffix) for path in FIGURES for suffix in ("png", "pdf")]
 
@@ -155,7 +159,7 @@ rule plot_examples:
         script="workflow/scripts/plot_examples.py",
         style=STYLE,
         library=modules("plot_examples"),
-        examples=shown_cells,
+        examples=shown_cells("examples.safetensors"),
     output:
         pdf=f"{REPORT}/figures/examples_{{dataset}}_{{norm}}.pdf",
         png=report(

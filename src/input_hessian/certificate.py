@@ -1,0 +1,123 @@
+"""Certified l2 radii of smooth fully connected networks, from a global bound on their curvature.
+
+For a label ``y`` and another class ``t`` let ``f = z_y - z_t`` be the margin.  If everywhere
+``hess_x f >= -k I``, then by Taylor ``f(x + d) >= f(x) - ||grad f(x)|| r - k r^2/2`` for
+``||d|| = r``: no perturbation shorter than the right side's root reaches the decision boundary.
+This holds for the network itself, in exact arithmetic; here it is computed in float64.  Only the
+*negative* curvature of the margin matters.
+
+Source: Singla & Feizi, *Second-order provable defenses against adversarial attacks*, ICML 2020.
+Their certificate solves a convex program that also uses the gradient elsewhere and is never
+shorter; this is its closed form at the image alone.  For two and more hidden layers the bound
+below is tighter than theirs: it separates signs, and halves part of the product of layer norms.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from input_hessian.errors import UserError
+from input_hessian.radius import crossing_radius
+
+
+def curvature_bound(model: nn.Sequential) -> Tensor:
+    """Return ``k`` with ``hess_x (z_y - z_t) >= -k[y, t] I`` at every image ``x``.
+
+    With layers ``a_l = W_l h_{l-1} + b_l``, ``h_l = s(a_l)`` and ``J_l = d a_l/dx``, the Hessian is
+    the sum over hidden layers of ``J_l' diag(u_l s''(a_l)) J_l``, where ``u_l = df/dh_l``.  For
+    softplus ``0 <= s' <= 1`` and ``0 <= s'' <= beta/4``, so layer ``l`` contributes at least
+    ``-beta/4 ||diag(sqrt n_l) J_l||^2`` with ``n_l`` a bound on the negative part of ``u_l``, from
+    interval arithmetic backwards.  For ``J_l = W_l diag(s') J_{l-1}`` write ``2 s' = 1 + q`` with
+    ``|q| <= 1``: then ``||A J_l|| <= (||A W_l J_{l-1}|| + ||A W_l|| ||J_{l-1}||) / 2``.
+
+    Args:
+        model: fully connected layers with softplus between them, on flattened images.
+
+    Returns:
+        ``[K, K]``, float64, per squared pixel unit; 0 on the diagonal and for a linear model.
+
+    Raises:
+        UserError: for any other layer.
+    """
+    weights, betas = _layers(model)
+    *hidden, last = weights
+    bound = torch.zeros(len(last), len(last), dtype=torch.float64, device=last.device)
+    for label, of_label in enumerate(last):
+        low = high = of_label - last  # df/dh of the last hidden layer, one row per other class
+        for depth in reversed(range(len(hidden))):
+            root = torch.diag_embed((-low).clamp_min(0).sqrt())
+            bound[label] += betas[depth] / 4 * _jacobian_norm(root, hidden[: depth + 1]).square()
+            low, high = low.clamp_max(0), high.clamp_min(0)  # times s', between 0 and 1
+            up, down = hidden[depth].clamp_min(0), hidden[depth].clamp_max(0)
+            low, high = low @ up + high @ down, high @ up + low @ down
+    return bound
+
+
+def certified_radius(model: nn.Sequential, images: Tensor, labels: Tensor) -> Tensor:
+    """Return the l2 radius within which no perturbation changes the prediction.
+
+    The smallest of the other classes' radii.  The softplus of PyTorch is the identity where
+    ``beta a > 20``, which moves a unit's output by at most ``2.1e-9 / beta``: like rounding, this
+    is not accounted for.
+
+    Args:
+        model: as for :func:`curvature_bound`.
+        images: ``[N, *image]``.
+        labels: ``[N]``.
+
+    Returns:
+        ``[N]``, float64, in pixel units; 0 where the prediction is not the label.
+    """
+    bound = curvature_bound(model)
+    weights, betas = _layers(model)
+    biases = [layer.bias.double() for layer in model if isinstance(layer, nn.Linear)]
+    x = images.detach().double().flatten(1).requires_grad_()
+    z = x
+    for weight, bias, beta in zip(weights, biases, [*betas, None], strict=True):
+        z = z @ weight.mT + bias
+        z = z if beta is None else nn.functional.softplus(z, beta)
+    margins = z.gather(1, labels[:, None]) - z
+    radius = torch.full_like(margins[:, 0].detach(), torch.inf)
+    for other in range(z.shape[1]):
+        margin = margins[:, other]
+        (gradient,) = torch.autograd.grad(margin.sum(), x, retain_graph=True)
+        found = crossing_radius(
+            margin.detach().clamp_min(0), gradient.norm(dim=1), bound[labels, other]
+        )
+        radius = torch.where(labels == other, radius, torch.minimum(radius, found))
+    return radius
+
+
+def _layers(model: nn.Sequential) -> tuple[list[Tensor], list[float]]:
+    """Return the weights in float64 and, between them, the sharpness of each softplus."""
+    kinds = [type(layer) for layer in model]
+    if kinds[:1] == [nn.Flatten]:
+        kinds = kinds[1:]
+    if kinds[::2] != [nn.Linear] * len(kinds[::2]) or kinds[1::2] != [nn.Softplus] * (
+        len(kinds) // 2
+    ):
+        raise UserError(
+            "certificate: expected fully connected layers with softplus between them (architecture "
+            f"mlp, activation softplus), got {', '.join(kind.__name__ for kind in kinds)}"
+        )
+    weights = [layer.weight.detach().double() for layer in model if isinstance(layer, nn.Linear)]
+    return weights, [layer.beta for layer in model if isinstance(layer, nn.Softplus)]
+
+
+def _jacobian_norm(left: Tensor, weights: list[Tensor]) -> Tensor:
+    """Bound ``||A J_l||`` over all images, for ``A`` ``[P, m, n]`` and the weights up to ``l``."""
+    *below, weight = weights
+    product = left @ weight
+    if not below:
+        return _norm(product)
+    identity = torch.eye(len(below[-1]), dtype=weight.dtype, device=weight.device)
+    apart = _norm(product) * _jacobian_norm(identity, below)
+    return (_jacobian_norm(product, below) + apart) / 2
+
+
+def _norm(matrices: Tensor) -> Tensor:
+    """Return operator norms, from the smaller Gram matrix: ten times faster than singular values."""
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    gram = matrices @ matrices.mT if wide else matrices.mT @ matrices
+    return torch.linalg.eigvalsh(gram)[..., -1].clamp_min(0).sqrt()

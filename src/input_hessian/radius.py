@@ -1,0 +1,65 @@
+"""The radius at which a quadratic model crosses a level, and what it predicts for a network.
+
+Along a unit direction ``u`` the quadratic model of the loss at ``x`` is
+``ell + r g'u + r^2/2 u'H u``, at most ``b(r) = ell + ||g|| r + nu r^2/2`` with
+``nu = lambda_max(H)``, whatever the sign of ``nu``.  Below the smallest root of ``b(r) = t`` no
+perturbation lifts the model to ``t``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def crossing_radius(gap: Tensor, slope: Tensor, curvature: Tensor) -> Tensor:
+    """Return the smallest ``r >= 0`` with ``slope r + curvature r^2/2 = gap``.
+
+    In the form ``2 gap / (slope + sqrt(slope^2 + 2 curvature gap))``, in which nothing cancels and
+    which holds for every sign of ``curvature``.
+
+    Args:
+        gap: ``[B]``, not negative.
+        slope: ``[B]``, not negative, per pixel unit.
+        curvature: ``[B]``, per squared pixel unit.
+
+    Returns:
+        ``[B]``, in pixel units; infinite where the level is never reached: where ``curvature`` is
+        so negative that the model turns before, or nothing grows at all.
+    """
+    discriminant = slope.square() + 2 * curvature * gap
+    radius = 2 * gap / (slope + discriminant.clamp_min(0).sqrt())
+    radius = torch.where(discriminant < 0, math.inf, radius)
+    return torch.where(gap == 0, 0.0, radius)
+
+
+def predicted_radius(
+    loss: Tensor,
+    gradient_norm: Tensor,
+    largest_eigenvalue: Tensor,
+    threshold: float = math.log(2),
+) -> Tensor:
+    """Return the l2 radius below which the loss's quadratic model stays under ``threshold``.
+
+    With ``c = threshold - loss``, ``r = (||g||/nu) (sqrt(1 + 2 nu c/||g||^2) - 1)``.  While the
+    cross-entropy is below ``log 2``, the label's probability exceeds 1/2 and the prediction is
+    right.  The radius bounds the model, not the network: it predicts, it does not certify.  For a
+    linear two-class softmax, where the smallest perturbation is known, it is never below that
+    perturbation, and exceeds it without limit as the margin grows.
+    Source: Moosavi-Dezfooli et al., *Robustness via curvature regularization, and vice versa*,
+    CVPR 2019, theorem 1 (for ``nu > 0``).
+
+    Args:
+        loss: ``ell``, ``[B]``, in nats.
+        gradient_norm: ``||g||_2``, ``[B]``, in nats per pixel unit.
+        largest_eigenvalue: ``nu = lambda_max(H)``, ``[B]``, with its sign, in nats per squared
+            pixel unit.
+        threshold: ``t``, in nats.
+
+    Returns:
+        ``[B]``, in pixel units; 0 where ``loss >= threshold``, infinite where the model never
+        reaches it.
+    """
+    return crossing_radius((threshold - loss).clamp_min(0), gradient_norm, largest_eigenvalue)

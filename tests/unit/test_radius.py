@@ -1,0 +1,148 @@
+"""The predicted radius against quadratics searched direction by direction, and linear classifiers.
+
+A quadratic ``q(u r) = r g'u + r^2/2 u'Hu`` in the plane is searched over all directions ``u``; a
+linear two-class softmax has its smallest perturbation in closed form.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from input_hessian import InputHessian
+from input_hessian.curvature import largest_eigenvalue, vector_norm
+from input_hessian.radius import crossing_radius, predicted_radius
+
+torch.set_num_threads(1)
+
+LOG2 = math.log(2)
+ANGLES = np.linspace(0, 2 * np.pi, 1441)  # every quarter of a degree, the axes among them
+
+
+def radius(loss, gradient_norm, eigenvalue, threshold=LOG2):
+    values = (torch.tensor([v], dtype=torch.float64) for v in (loss, gradient_norm, eigenvalue))
+    return predicted_radius(*values, threshold).item()
+
+
+def smallest_crossing(gap, gradient, hessian):
+    """The smallest ``||delta||`` with ``g'delta + delta'H delta/2 = gap``, over all directions.
+
+    Per direction by numpy's polynomial roots: an independent way, without the stable form.
+    """
+    directions = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1)
+    smallest = math.inf
+    for u in directions:
+        roots = np.roots([u @ hessian @ u / 2, gradient @ u, -gap])
+        real = roots[np.abs(roots.imag) < 1e-12].real
+        smallest = min([smallest, *real[real > 0]])
+    return smallest
+
+
+@pytest.mark.parametrize(
+    "eigenvalues", [(3.0, 1.0), (2.0, -5.0), (0.5, 0.0), (-0.05, -1.0), (-3.0, -4.0)]
+)
+def test_equal_to_the_smallest_root_where_the_gradient_is_the_top_eigenvector(eigenvalues):
+    hessian = np.diag(eigenvalues)
+    found = radius(0.2, 0.6, eigenvalues[0], threshold=0.9)
+    expected = smallest_crossing(0.7, np.array([0.6, 0.0]), hessian)
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert math.isinf(found) == (eigenvalues[0] == -3)  # 0.6^2 < 2 * 3 * 0.7: it turns before
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_never_beyond_the_smallest_root_of_any_direction(seed):
+    rng = np.random.default_rng(seed)
+    square, gradient = rng.normal(size=(2, 2)), rng.normal(size=2)
+    hessian = square + square.T - (seed >= 4) * 4 * np.eye(2)
+    nu = np.linalg.eigvalsh(hessian)[-1]
+    assert (nu < 0) == (seed >= 4)
+    found = radius(0, np.linalg.norm(gradient), nu, threshold=0.5)
+    assert found <= smallest_crossing(0.5, gradient, hessian) * (1 + 1e-9)
+
+
+def test_the_published_form():
+    """Moosavi-Dezfooli et al. 2019, theorem 1."""
+    loss, norm, nu = 0.1, 0.3, 2.0
+    c = math.log(2) - loss
+    expected = norm / nu * (math.sqrt(1 + 2 * nu * c / norm**2) - 1)
+    assert radius(loss, norm, nu) == pytest.approx(expected, rel=1e-14)
+
+
+def test_limits():
+    c = math.log(2)
+    assert radius(0, 0.5, 0) == pytest.approx(c / 0.5, rel=1e-15)  # linear
+    assert radius(0, 0, 2.0) == pytest.approx(math.sqrt(c), rel=1e-15)  # no gradient
+    assert radius(0, 1.0, 1e-13) == pytest.approx(c, rel=1e-12)  # where the published form cancels
+    assert radius(0, 1.0, -1e-13) == pytest.approx(c, rel=1e-12)
+    assert radius(0, 0, 0) == radius(0, 0, -1.0) == math.inf  # constant, or falling everywhere
+    assert radius(0, 1.0, -1 / (2 * c)) == pytest.approx(2 * c)  # turns at the very level
+    assert radius(0, 1.0, -1.001 / (2 * c)) == math.inf
+
+
+@pytest.mark.parametrize("loss", [math.log(2), 5.0, math.inf])
+@pytest.mark.parametrize("norm", [0.0, 1.0])
+@pytest.mark.parametrize("nu", [-1.0, 0.0, 1.0])
+def test_zero_above_the_threshold(loss, norm, nu):
+    assert radius(loss, norm, nu) == 0
+
+
+positive = st.floats(1e-6, 1e3)
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(loss=st.floats(0, 1), norm=positive, nu=st.floats(-1e3, 1e3), factor=st.floats(1.0001, 10))
+def test_monotone_in_each_argument(loss, norm, nu, factor):
+    here, slack = radius(loss, norm, nu), 1 + 1e-9
+    assert radius(loss * factor, norm, nu) <= here * slack
+    assert radius(loss, norm * factor, nu) <= here * slack
+    assert radius(loss, norm, nu + (factor - 1) * abs(nu)) <= here * slack
+    assert radius(loss, norm, nu, threshold=math.log(2) * factor) >= here / slack
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(gap=st.floats(1e-9, 1e3), slope=positive, curvature=st.floats(-1e3, 1e3))
+def test_crossing_radius_solves_its_equation(gap, slope, curvature):
+    gap, slope, curvature = (torch.tensor(v, dtype=torch.float64) for v in (gap, slope, curvature))
+    r = crossing_radius(gap, slope, curvature)
+    # Close to the turning point the root is the square root of a difference: no digits to check.
+    if r.isfinite() and slope**2 + 2 * curvature * gap > 1e-6 * slope**2:
+        assert (slope * r + curvature * r**2 / 2).item() == pytest.approx(gap.item(), rel=1e-6)
+        assert curvature >= 0 or r <= -slope / curvature * (1 + 1e-6)  # the first of both roots
+
+
+def linear_softmax(margins):
+    """Two classes and images whose label 0 leads by the given margins; and ``||w1 - w0||``."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 2)).double()
+    direction = (model[1].weight[1] - model[1].weight[0]).detach()
+    offset = (model[1].bias[1] - model[1].bias[0]).detach()
+    shift = (-margins - offset) / direction.square().sum()
+    return model, (shift[:, None] * direction).view(-1, 1, 3, 3), direction.norm()
+
+
+def test_a_linear_classifier_is_always_nearer_to_its_boundary_than_predicted():
+    """The smallest perturbation is ``margin / ||w1 - w0||``; the prediction is beyond it.
+
+    Towards the boundary the loss ``log(1 + exp(-m))`` has third derivative ``p (1-p) (1-2p) > 0``
+    (``p < 1/2`` the other class's probability), so it outgrows its quadratic model, but the model
+    becomes exact at the boundary.
+    """
+    margins = torch.tensor([1e-3, 0.1, 1, 2, 5, 10, 20], dtype=torch.float64)
+    model, images, norm = linear_softmax(margins)
+    hessian = InputHessian(model, images, torch.zeros(len(margins), dtype=torch.int64))
+    nu = largest_eigenvalue(hessian.matvec, torch.rand_like(images), hvps=3).value
+    predicted = predicted_radius(hessian.loss, vector_norm(hessian.gradient), nu).detach()
+    exact = margins / norm
+    # ||g|| = p ||w||, nu = p (1 - p) ||w||^2, loss = log(1 + exp(-m)): the ratio depends on m alone.
+    p = torch.sigmoid(-margins)
+    c = math.log(2) - torch.nn.functional.softplus(-margins)
+    closed = ((p**2 + 2 * p * (1 - p) * c).sqrt() - p) / (p * (1 - p)) / margins
+    ratio = predicted / exact
+    assert torch.allclose(ratio, closed, rtol=1e-6)
+    assert (ratio > 1).all()
+    assert (ratio.diff() > 0).all()
+    assert ratio[0].item() == pytest.approx(1, abs=1e-3)
+    assert ratio[-1] > 100  # without limit: no lower bound of the network's own radius
