@@ -91,14 +91,16 @@ def main() -> None:
             axes.set(ylim=(-2, 102), xlabel=rf"{NORMS[norm]} radius ε (pixel units)")
             if norm == NORM_ROWS[0]:
                 axes.set_title(name)
-                handles, labels = axes.get_legend_handles_labels()
-                axes.legend(handles[1:], labels[1:], loc="lower left", handlelength=1.2)
     for row in grid:
         row[0].set_ylabel("robust accuracy (%)")
     for axes in set(grid.flat) - set(panels.values()):
         axes.set_visible(False)
-    first = panels[NORM_ROWS[1], names[0]]
-    first.legend(*[part[:1] for part in first.get_legend_handles_labels()])
+    # One legend for all panels: a weight has one colour in all of them.
+    lines = {}
+    for axes in panels.values():
+        lines |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    order = ["no penalty", *(f"λ = {lam:g}" for lam in colours)]
+    figure.legend([lines[label] for label in order], order, loc="outside right center")
 
     published = read_published(args.published)
     published = published[published["dataset"] == args.dataset]
