@@ -146,7 +146,7 @@ def sides(pair: dict) -> list[tuple[str, float]]:
 
 def points(values: pd.Series) -> pd.Series:
     """Format fractions as percentages with one decimal."""
-    return (100 * values).map("{:.1f}".format)
+    return (100 * values).map("{:z.1f}".format)
 
 
 def markdown(table: pd.DataFrame) -> str:

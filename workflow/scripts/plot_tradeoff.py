@@ -41,7 +41,7 @@ def main() -> None:
     selection, cells = read_table(args.selection), read_table(args.cells)
     selected = selection.loc[selection["selected"], KEYS]
     robustness = read_table(args.robustness)
-    robustness = robustness[robustness["attack"] == "worst"].merge(selected)
+    robustness = robustness[robustness["attack"] == "ensemble"].merge(selected)
     if robustness.empty:
         return nothing_to_draw(args.output)
     cost = relative_cost(pd.concat(map(read_table, args.cost)))
@@ -72,9 +72,8 @@ def main() -> None:
                     xerr=[[middle - low], [high - middle]],
                     yerr=[[100 * (point.mean - point.low)], [100 * (point.high - point.mean)]],
                     elinewidth=0.8,
-                    ls="",
                     label=label if name == "none" else f"{label} (λ = {lams[name]:g})",
-                    **styles[name],
+                    **(styles[name] | {"ls": ""}),
                 )
             axes.set_title(f"{DATASETS.get(dataset, dataset)}, {NORMS[norm]} ε = {epsilon:g}")
             axes.set_xlim(left=0)

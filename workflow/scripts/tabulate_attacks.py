@@ -14,7 +14,13 @@ from input_hessian.statistics import over_seeds
 KEYS = ["dataset", "regularizer", "lam"]
 NORMS = {"linf": "l∞", "l2": "l2"}
 # Columns of the Markdown table; APGD-T's record already counts what came before it.
-SHOWN = {"fgsm": "FGSM", "pgd": "PGD", "ddn": "DDN", "apgd-t": "+ APGD", "worst": "+ FAB-T, Square"}
+SHOWN = {
+    "fgsm": "FGSM",
+    "pgd": "PGD",
+    "ddn": "DDN",
+    "apgd-t": "+ APGD",
+    "ensemble": "+ FAB-T, Square",
+}
 
 
 def tabulate(robustness: pd.DataFrame, selection: pd.DataFrame, headline: dict) -> pd.DataFrame:
@@ -38,7 +44,7 @@ def markdown(table: pd.DataFrame) -> str:
     for (dataset, norm, epsilon), rows in table.groupby(["dataset", "norm", "epsilon"], sort=False):
         rows = rows[rows["attack"].isin(SHOWN)]
         text = (100 * rows["mean"]).map("{:.1f}".format)
-        worst = rows["attack"] == "worst"
+        worst = rows["attack"] == "ensemble"
         bounds = (100 * rows[["low", "high"]]).map("{:.1f}".format)
         text[worst] += " [" + bounds.loc[worst, "low"] + ", " + bounds.loc[worst, "high"] + "]"
         wide = rows.assign(text=text).pivot_table(
