@@ -19,7 +19,7 @@ CELL = "results/demo/digits/hessian/lam~1/seed~0"
 FIGURES = ["cost", "examples_digits_l2", "examples_digits_linf", "learning_curves_digits"]
 FIGURES += ["masking", "pareto", "recovery_digits", "robustness_digits", "tradeoff"]
 FIGURES += ["curvature_digits", "radius_digits", "certificate_digits"]
-CELLS = 20
+CELLS, SELECTED = 18, 16
 
 
 @contextlib.contextmanager
@@ -54,8 +54,11 @@ def test_tables_hold_every_cell_attack_and_radius(demo):
     assert set(cells["status"]) == {"finished"}
     (epsilons,) = (entry["epsilons"] for entry in config["datasets"])
     linf, l2 = (1 + len(epsilons[norm]) for norm in ("linf", "l2"))
-    # FGSM and PGD at l-infinity, PGD at l2, and the worst case of either norm, each from 0 up
-    assert len(table) == CELLS * (3 * linf + 2 * l2)
+    # FGSM, PGD and the worst case at l-infinity, PGD, DDN and the worst case at l2, each from 0 up;
+    # two runs of APGD per norm at 0 and the headline radius
+    every = CELLS * (3 * linf + 3 * l2 + 2 * 2 * 2)
+    # FAB-T and Square likewise, and the ensemble wherever any attack ran
+    assert len(table) == every + SELECTED * (2 * 2 * 2 + linf + l2)
     assert set(table["n"]) == {config["evaluation"]["images"]}
     for _, rows in table.groupby(["regularizer", "lam", "seed", "attack", "norm"]):
         accuracies = rows.sort_values("epsilon")["robust_accuracy"]
@@ -69,9 +72,36 @@ def test_worst_case_is_no_better_than_any_attack(demo):
     keys = ["regularizer", "lam", "seed", "norm", "epsilon"]
     table = read(demo, "robustness")
     worst = table[table["attack"] == "worst"].set_index(keys)["robust"]
-    for _, rows in table[table["attack"] != "worst"].groupby("attack"):
+    ensemble = table[table["attack"] == "ensemble"].set_index(keys)["robust"]
+    assert (ensemble <= worst.loc[ensemble.index]).all()
+    for attack, rows in table.groupby("attack"):
         robust = rows.set_index(keys)["robust"]
-        assert (worst.loc[robust.index] <= robust).all()
+        if attack in ("fab-t", "square"):
+            assert (ensemble.loc[robust.index] <= robust).all()
+        else:
+            assert (worst.loc[robust.index] <= robust).all()
+
+
+def test_one_weight_per_regularizer_is_selected_and_fully_attacked(demo):
+    selection = pd.read_csv(demo.path / "results/demo/selection.csv", keep_default_na=False)
+    chosen = selection[selection["selected"]]
+    assert sorted(chosen["regularizer"]) == sorted(selection["regularizer"].unique())
+    weights = selection[selection["regularizer"] == "hessian"]
+    assert set(weights["lam"]) == {0.1, 1}
+    table = read(demo, "robustness")
+    attacked = table[table["attack"] == "square"].groupby(["regularizer", "lam"])["seed"].nunique()
+    assert attacked.to_dict() == {(row.regularizer, row.lam): 2 for row in chosen.itertuples()}
+    text = (demo.path / "reports/demo/tables/autoattack.md").read_text()
+    assert "+ FAB-T, Square" in text
+    assert text.count("| hessian ") == 2  # one radius per norm
+
+
+def test_masking_checks_flag_the_control_and_not_plain_training(demo):
+    table = read(demo, "masking")
+    flagged = table[table["flagged"]].groupby("regularizer")["check"].unique().map(set)
+    assert {"zero_gradients", "pgd_gap", "huge_epsilon"} <= flagged["control"]
+    assert "none" not in flagged
+    assert table.groupby("regularizer")["check"].nunique().eq(8).all()
 
 
 def test_penalties_do_what_they_are_for(demo):
@@ -144,6 +174,7 @@ def test_editing_a_figure_redraws_it_and_nothing_else(demo):
             "plot_curvature": 1,
             "plot_examples": 2,
             "plot_learning_curves": 1,
+            "plot_masking": 1,
             "plot_pareto": 1,
             "plot_radius": 1,
             "plot_recovery": 1,
@@ -162,7 +193,7 @@ def test_editing_the_core_retrains_every_cell(demo):
 def test_editing_an_attack_trains_nothing(demo):
     with edited(demo.path / "src/input_hessian/attacks.py", lambda s: s + "\n# edited\n"):
         planned = demo.planned()
-    assert planned["attack"] == CELLS
+    assert (planned["attack"], planned["attack_selected"]) == (CELLS, SELECTED)
     assert "train" not in planned
 
 
@@ -235,7 +266,7 @@ def test_cell_is_repeated_bit_by_bit_after_kill_minus_nine(demo):
     # The network is the same, so no attack is repeated; only its new times are collected.
     planned = demo.planned()
     assert "collect" in planned
-    assert not {"train", "attack"} & set(planned)
+    assert not {"train", "attack", "attack_selected", "check_masking"} & set(planned)
     demo.snakemake("--cores", "all")
 
 

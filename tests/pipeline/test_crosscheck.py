@@ -1,0 +1,55 @@
+"""Our evaluation of a trained network against another library's attacks."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from input_hessian.attacks import AttackSettings, run_attack
+from input_hessian.datasets import load
+from input_hessian.models import load_model
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import torchattacks
+
+pytestmark = pytest.mark.slow
+
+EPSILON = {"linf": 0.1, "l2": 0.5}
+
+
+@pytest.fixture(scope="module")
+def network(demo):
+    folder = Path(demo.path)
+    model, _ = load_model(folder / "results/demo/digits/hessian/lam~1/seed~0/model.safetensors")
+    test = load(folder / "data/digits.safetensors", "test")
+    return model, test.images, test.labels
+
+
+def other(attack, norm, model):
+    """The same attack of torchattacks (Kim 2020), with the same budget."""
+    epsilon, name = EPSILON[norm], {"linf": "Linf", "l2": "L2"}[norm]
+    match attack, norm:
+        case "pgd", "linf":
+            return torchattacks.PGD(model, eps=epsilon, alpha=2.5 * epsilon / 100, steps=100)
+        case "pgd", "l2":
+            return torchattacks.PGDL2(model, eps=epsilon, alpha=2.5 * epsilon / 100, steps=100)
+        case "apgd-ce", _:
+            return torchattacks.APGD(model, norm=name, eps=epsilon, steps=100)
+        case "apgd-t", _:
+            return torchattacks.APGDT(model, norm=name, eps=epsilon, steps=100)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", ["pgd", "apgd-ce", "apgd-t"])
+def test_another_library_finds_the_same_robust_accuracy(network, attack, norm):
+    """Within one point, on 400 images."""
+    model, images, labels = network
+    settings = AttackSettings(attack, norm, steps=100 if attack == "pgd" else 1)
+    ours = run_attack(model, images, labels, settings, [EPSILON[norm]], seed=0).robust[0]
+    torch.manual_seed(0)
+    examples = other(attack, norm, model)(images, labels)
+    theirs = model(examples).argmax(1) == labels
+    assert 0.3 < ours.double().mean() < 0.95
+    assert abs(ours.double().mean() - theirs.double().mean()) <= 0.01
