@@ -17,6 +17,7 @@ from input_hessian.results import (
 )
 
 COLUMNS = 4
+TICKS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]
 
 
 def main() -> None:
@@ -47,12 +48,13 @@ def main() -> None:
         max(predicted[np.isfinite(predicted)].quantile(0.995), x_limits[1]) * 1.25,
     )
 
+    ticks = [tick for tick in TICKS if x_limits[0] <= tick <= x_limits[1]]
     columns = min(COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
     figure, grid = plt.subplots(
         rows,
         columns,
-        figsize=(max(2.3 * columns, 4.5), 2.5 * rows + 0.6),
+        figsize=(max(2.3 * columns, 4.5), 2.6 * rows + 0.7),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -71,9 +73,11 @@ def main() -> None:
             rasterized=True,
         )
         axes.set(xscale="log", yscale="log", xlim=x_limits, ylim=y_limits)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
         weight = "" if cell["regularizer"] == "none" else f", λ = {cell['lam']:g}"
         axes.set_title(
-            f"{cell['regularizer']}{weight}\nbelow the line {100 * result['bound_holds']:.0f}%, "
+            f"{cell['regularizer']}{weight}\nbound holds: {100 * result['bound_holds']:.0f}%\n"
             f"$\\rho$ = {result['spearman_predicted']:.2f}, n = {result['compared']}",
             fontsize=8,
         )
@@ -82,8 +86,8 @@ def main() -> None:
     figure.supxlabel(f"smallest {NORMS['l2']} perturbation found (pixel units)", fontsize=9)
     figure.supylabel("radius predicted (pixel units)", fontsize=9)
     figure.suptitle(
-        f"{DATASETS.get(args.dataset, args.dataset)}: radius that the quadratic model predicts, "
-        "per test image\n(dashed: equal; below it the bound holds; $\\rho$: Spearman's rank correlation)",
+        f"{DATASETS.get(args.dataset, args.dataset)}: radius that the quadratic model\n"
+        "predicts for each test image\n(dashed: equal; below it the bound holds)",
         fontsize=9,
     )
     save(figure, args.output)
