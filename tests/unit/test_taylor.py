@@ -35,6 +35,7 @@ QUANTITIES = {
     "gradient": lambda h, w: vector_norm(h.gradient),
     "product": lambda h, w: (h.matvec(w, create_graph=True) * w.cos()).flatten(1).sum(1),
     "power": lambda h, w: operator_norm(h, hvps=3, create_graph=True).norm,
+    "softmax start": lambda h, w: operator_norm(h, start="softmax", create_graph=True).norm,
     "lanczos": lambda h, w: operator_norm(h, method="lanczos", hvps=3, create_graph=True).norm,
     "all": lambda h, w: (
         operator_norm(h, hvps=2, create_graph=True).norm.square() * w[:, 0, 0, 0]
@@ -90,8 +91,11 @@ def test_pullback_is_the_transposed_jacobian():
     cotangents = torch.randn(5, 4, dtype=torch.float64)
     images.requires_grad_()
     (expected,) = torch.autograd.grad(model(images), images, cotangents)
-    actual = LayerwiseHessian(model, images.detach(), labels).pullback(cotangents)
-    assert torch.allclose(actual, expected, rtol=1e-12)
+    for kind in (InputHessian, LayerwiseHessian):
+        hessian = kind(model, images.detach(), labels)
+        for _ in range(2):  # nothing is used up
+            assert torch.allclose(hessian.pullback(cotangents), expected, rtol=1e-12)
+        assert not hessian.pullback(cotangents).requires_grad
 
 
 def test_memory_is_freed_without_the_garbage_collector():
