@@ -84,7 +84,8 @@ def ours(passes: type, method: str, hvps: int, start="gradient") -> Callable[...
     """``||H||`` through the library's public functions."""
 
     def objective(model, images, labels, generator):
-        hessian = passes(model, images, labels)
+        options = {"row_space": True} if passes is LayerwiseHessian else {}
+        hessian = passes(model, images, labels, **options)
         estimate = operator_norm(hessian, method=method, hvps=hvps, start=start, create_graph=True)
         return hessian.loss, estimate.norm
 

@@ -310,10 +310,11 @@ def softmax_eigenvector(logits: Tensor, steps: int = 8) -> Tensor:
     """
     logits = logits.detach()
     top = torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1)
-    others = logits.masked_fill(top > 0, -torch.inf).softmax(1)  # p, given that it is not c
-    probabilities = logits.softmax(1)
-    rest = (probabilities * (1 - top)).sum(1, keepdim=True)  # 1 - p_c, exact where p_c rounds to 1
-    scaled = others / probabilities.amax(1, keepdim=True)
+    below = logits.masked_fill(top > 0, -torch.inf)
+    log_sum = below.logsumexp(1, keepdim=True)
+    others = (below - log_sum).exp()  # p, given that it is not c
+    odds = (log_sum - logits.amax(1, keepdim=True)).exp()  # (1 - p_c) / p_c
+    rest, scaled = odds / (1 + odds), others * (1 + odds)  # 1 - p_c and others / p_c
     u = 1 - top
     for _ in range(steps):
         mean = (others * u).sum(1, keepdim=True)
