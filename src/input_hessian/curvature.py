@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 MatVec = Callable[..., Tensor]  # v -> H v, with the keyword create_graph
 
@@ -26,7 +27,10 @@ class InputHessian:
     """Loss, gradient and Hessian-vector products of a batch, from one network evaluation.
 
     The loss is summed over the batch before it is differentiated, so the batch's Hessian is block
-    diagonal and each image sees only its own block.
+    diagonal and each image sees only its own block.  A network that draws dropout masks is
+    evaluated once, so that everything here but :meth:`difference` belongs to one and the same
+    thinned network.  Attention runs by PyTorch's plain kernel: the fused ones have no second
+    derivative.
 
     Args:
         model: maps images ``[B, *image]`` to logits ``[B, K]``, image by image.
@@ -40,15 +44,20 @@ class InputHessian:
 
     Raises:
         ValueError: if ``model`` holds a layer that couples the images of a batch (BatchNorm with
-            batch statistics): there, one image has no Hessian of its own.
+            batch statistics): there, one image has no Hessian of its own; for integer images,
+            labels that are no class indices (of labels on a GPU, values are not looked at), or
+            outputs that are no logits of two classes or more.
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor):
         if isinstance(model, nn.Module):
             _reject_batch_coupling(model)
+        check_batch(images, labels)
         self._model, self._labels = model, labels
         self._images = images.detach().requires_grad_()
-        self.logits = model(self._images)
+        with sdpa_kernel(SDPBackend.MATH):
+            self.logits = model(self._images)
+        check_logits(self.logits, labels)
         self.loss = F.cross_entropy(self.logits, labels, reduction="none")
         (self.gradient,) = torch.autograd.grad(self.loss.sum(), self._images, create_graph=True)
 
@@ -89,7 +98,13 @@ class InputHessian:
 
         Args:
             step: length of the step along a unit vector ``v``, in pixel units.
+
+        Raises:
+            ValueError: if the network draws dropout masks: the difference would mostly be that of
+                two masks.
         """
+        if isinstance(self._model, nn.Module):
+            _reject_dropout(self._model)
 
         def matvec(vector: Tensor, *, create_graph: bool = False) -> Tensor:
             moved = InputHessian(self._model, self._images + step * vector, self._labels)
@@ -293,6 +308,31 @@ def operator_norm(
     )
 
 
+def check_batch(images: Tensor, labels: Tensor) -> None:
+    """Raise ValueError unless images are floating point and labels are int64 ``[B]``."""
+    if not images.is_floating_point():
+        raise ValueError(f"images: expected floating point in [0, 1], got {images.dtype}")
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"labels: expected one class index per image, int64 of shape ({len(images)},), "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+
+
+def check_logits(logits: Tensor, labels: Tensor) -> None:
+    """Raise ValueError unless logits are ``[B, K]``, ``K >= 2``, and labels lie in ``[0, K)``."""
+    if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] < 2:
+        raise ValueError(
+            f"model: expected logits of two classes or more, ({len(labels)}, K), got an output of "
+            f"shape {tuple(logits.shape)}"
+        )
+    # reading values from a GPU would wait for it; there, PyTorch's own assertion must do
+    classes = logits.shape[1]
+    if labels.device.type == "cpu" and ((labels < 0) | (labels >= classes)).any():
+        low, high = labels.min().item(), labels.max().item()
+        raise ValueError(f"labels: expected 0 to {classes - 1}, got values from {low} to {high}")
+
+
 def softmax_eigenvector(logits: Tensor, steps: int = 8) -> Tensor:
     """Return, nearly, the top eigenvector of ``S = diag p - p p'`` with ``p = softmax(logits)``.
 
@@ -387,4 +427,16 @@ def _reject_batch_coupling(model: nn.Module) -> None:
                 f"{type(module).__name__} {name!r} normalises with the statistics of the batch, so "
                 "a single image has no input Hessian of its own; use model.eval() with running "
                 "statistics, or a normalisation that works image by image (GroupNorm, LayerNorm)"
+            )
+
+
+def _reject_dropout(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        is_dropout = isinstance(module, nn.modules.dropout._DropoutNd)
+        rate = module.p if is_dropout else getattr(module, "dropout", 0.0)  # attention, recurrent
+        if module.training and isinstance(rate, float) and rate > 0:
+            raise ValueError(
+                f"{type(module).__name__} {name!r} draws new dropout masks at every evaluation, so "
+                "a finite difference of gradients means nothing; use exact products (no "
+                "difference_step) or model.eval()"
             )

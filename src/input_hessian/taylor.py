@@ -26,6 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from input_hessian.curvature import check_batch, check_logits
+
 
 class UnsupportedLayerError(ValueError):
     """A layer's Taylor propagation is not known here."""
@@ -331,6 +333,8 @@ class LayerwiseHessian:
 
     Raises:
         UnsupportedLayerError: for a layer whose Taylor propagation is not known.
+        ValueError: for bad images, labels or logits, as
+            :class:`input_hessian.curvature.InputHessian`.
     """
 
     def __init__(
@@ -365,6 +369,7 @@ class _Passes:
     @torch.no_grad()
     def __init__(self, model: nn.Sequential, images: Tensor, labels: Tensor, row_space: bool):
         self.layers = layers(model)
+        check_batch(images, labels)
         if row_space:
             images = self.to_row_space(images)
         self.parameters = [p for layer in self.layers for p in layer.parameters]
@@ -373,6 +378,7 @@ class _Passes:
         h = images
         for layer in self.layers:
             h = layer.value(h)
+        check_logits(h, labels)
         self.logits = h
         self.probabilities = h.softmax(1)
         self.loss = F.cross_entropy(h, labels, reduction="none")

@@ -807,6 +807,99 @@ def test_bad_arguments_are_explained(options, message):
         operator_norm(hessian, **options)
 
 
+PIXELS, TWO = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize("passes", [InputHessian, LayerwiseHessian])
+@pytest.mark.parametrize(
+    ("outputs", "images", "labels", "message"),
+    [
+        (3, PIXELS.long(), TWO, "images: expected floating point in .*, got torch.int64"),
+        (3, PIXELS, TWO.float(), r"labels: .* int64 of shape \(2,\), got torch.float32 of"),
+        (3, PIXELS, TWO.int(), "labels: .*, got torch.int32"),
+        (3, PIXELS, torch.tensor([0, 1, 2]), r"labels: .* got torch.int64 of shape \(3,\)"),
+        (3, PIXELS, torch.eye(3).long()[:2], r"labels: .* got torch.int64 of shape \(2, 3\)"),
+        (3, PIXELS, TWO + 2, "labels: expected 0 to 2, got values from 2 to 3"),
+        (3, PIXELS, TWO - 100, "labels: expected 0 to 2, got values from -100 to -99"),
+        (1, PIXELS, TWO, r"model: .* two classes .*\(2, K\), got an output of shape \(2, 1\)"),
+        (None, PIXELS, TWO, r"model: expected logits .* got an output of shape \(2, 3, 2, 2\)"),
+    ],
+)
+def test_bad_batches_are_explained(passes, outputs, images, labels, message):
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(4, outputs or 1))
+    model = nn.Sequential(nn.Conv2d(1, 3, 1)) if outputs is None else flat
+    with pytest.raises(ValueError, match=message):
+        passes(model, images, labels)
+
+
+def test_dropout_thins_the_network_once_and_forbids_finite_differences():
+    """Loss, gradient and products belong to one mask; a difference would mix two."""
+    model = network().train()
+    model.insert(3, nn.Dropout(0.5))
+    images, labels = batch_of(3)
+    torch.manual_seed(0)
+    hessian = InputHessian(model, images, labels)
+    torch.manual_seed(0)
+    mask = model[3](torch.ones(3, 6, dtype=torch.float64))
+    assert 0 < (mask == 0).sum() < mask.numel()
+
+    for image in range(3):
+        one = mask[image]
+        thinned = nn.Sequential(*model[:3], Scaling(one), *model[4:])
+        fixed = InputHessian(thinned, images[[image]], labels[[image]])
+        assert_close(hessian.loss[[image]].detach(), fixed.loss.detach(), 1e-13)
+        assert_close(hessian.gradient[[image]].detach(), fixed.gradient.detach(), 1e-13)
+        expected = explicit_hessians(thinned, images[[image]], labels[[image]])
+        assert_close(assembled(hessian.matvec, images)[[image]], expected, 1e-11)
+    with pytest.raises(ValueError, match=r"Dropout '3' draws .* use exact products .* model\.eval"):
+        operator_norm(hessian, difference_step=0.01)
+    model.eval()
+    operator_norm(InputHessian(model, images, labels), difference_step=0.01)
+
+
+class Scaling(nn.Module):
+    def __init__(self, factors):
+        super().__init__()
+        self.factors = factors
+
+    def forward(self, features):
+        return features * self.factors
+
+
+class Attention(nn.Module):
+    """Rows of 4x4 images attend to each other."""
+
+    def __init__(self, weights, dropout=0.0):
+        super().__init__()
+        self.weights = weights  # without them, PyTorch picks a fused kernel
+        self.embedding = nn.Linear(4, 8)
+        self.attention = nn.MultiheadAttention(8, 2, dropout, batch_first=True)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, images):
+        rows = self.embedding(images.flatten(0, -3))
+        mixed, _ = self.attention(rows, rows, rows, need_weights=self.weights)
+        return self.head((rows + mixed).square().mean(1))
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_attention(weights):
+    torch.manual_seed(0)
+    model = Attention(weights).double()
+    images, labels = batch_of(2)
+    hessian = InputHessian(model, images, labels)
+    explicit = Attention(True).double()
+    explicit.load_state_dict(model.state_dict())
+    expected = explicit_hessians(explicit, images, labels)
+    assert_close(assembled(hessian.matvec, images), expected, 1e-11)
+    norm = operator_norm(hessian, start="softmax", hvps=2, create_graph=True).norm
+    gradients = torch.autograd.grad(norm.sum(), list(model.parameters()), materialize_grads=True)
+    assert all(g.isfinite().all() for g in gradients)
+    assert any(g.abs().max() > 0 for g in gradients)
+    with pytest.raises(ValueError, match="MultiheadAttention 'attention' draws new dropout masks"):
+        InputHessian(Attention(weights, 0.1).double(), images, labels).difference(0.1)
+
+
 def test_random_start_draws_from_its_generator_alone():
     hessian = InputHessian(network(), *batch_of(2))
     state = torch.get_rng_state()
