@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 MatVec = Callable[..., Tensor]  # v -> H v, with the keyword create_graph
 
@@ -26,7 +27,10 @@ class InputHessian:
     """Loss, gradient and Hessian-vector products of a batch, from one network evaluation.
 
     The loss is summed over the batch before it is differentiated, so the batch's Hessian is block
-    diagonal and each image sees only its own block.
+    diagonal and each image sees only its own block.  A network that draws dropout masks is
+    evaluated once, so that everything here but :meth:`difference` belongs to one and the same
+    thinned network.  Attention runs by PyTorch's plain kernel: the fused ones have no second
+    derivative.
 
     Args:
         model: maps images ``[B, *image]`` to logits ``[B, K]``, image by image.
@@ -40,15 +44,20 @@ class InputHessian:
 
     Raises:
         ValueError: if ``model`` holds a layer that couples the images of a batch (BatchNorm with
-            batch statistics): there, one image has no Hessian of its own.
+            batch statistics): there, one image has no Hessian of its own; for integer images,
+            labels that are no class indices (of labels on a GPU, values are not looked at), or
+            outputs that are no logits of two classes or more.
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor):
         if isinstance(model, nn.Module):
             reject_batch_coupling(model)
+        check_batch(images, labels)
         self._model, self._labels = model, labels
         self._images = images.detach().requires_grad_()
-        self.logits = model(self._images)
+        with sdpa_kernel(SDPBackend.MATH):
+            self.logits = model(self._images)
+        check_logits(self.logits, labels)
         self.loss = F.cross_entropy(self.logits, labels, reduction="none")
         (self.gradient,) = torch.autograd.grad(self.loss.sum(), self._images, create_graph=True)
 
@@ -71,6 +80,13 @@ class InputHessian:
         )
         return product
 
+    def pullback(self, cotangents: Tensor) -> Tensor:
+        """Return ``J'w``, the image gradient of ``w'z``, for logit cotangents ``w``, ``[B, K]``."""
+        (vector,) = torch.autograd.grad(
+            self.logits, self._images, grad_outputs=cotangents, retain_graph=True
+        )
+        return vector
+
     def difference(self, step: float) -> MatVec:
         """Return ``v -> (g(x + step v) - g(x)) / step``, an approximation of :meth:`matvec`.
 
@@ -82,7 +98,13 @@ class InputHessian:
 
         Args:
             step: length of the step along a unit vector ``v``, in pixel units.
+
+        Raises:
+            ValueError: if the network draws dropout masks: the difference would mostly be that of
+                two masks.
         """
+        if isinstance(self._model, nn.Module):
+            _reject_dropout(self._model)
 
         def matvec(vector: Tensor, *, create_graph: bool = False) -> Tensor:
             moved = InputHessian(self._model, self._images + step * vector, self._labels)
@@ -228,9 +250,11 @@ def operator_norm(
     Args:
         hessian: the batch's :class:`InputHessian`.
         method: ``"power"``, ``"lanczos"`` or ``"ascent"``.
-        start: ``"gradient"`` (``g`` is already there and, for cross-entropy, lies close to the top
-            eigenvector: ``g = J'(p - y)`` shares its range with the Gauss-Newton part of ``H``),
-            ``"random"`` (standard normal) or a tensor ``[B, *image]``.
+        start: ``"gradient"`` (``g = J'(p - y)`` is already there and, for cross-entropy, shares its
+            range with the Gauss-Newton part ``J'(diag p - p p')J`` of ``H``), ``"softmax"``
+            (``J'w`` with ``w`` from :func:`softmax_eigenvector`: closer to that part's top
+            eigenvector, for one more pass from the logits to the image), ``"random"`` (standard
+            normal) or a tensor ``[B, *image]``.
         hvps: budget in Hessian-vector products, at least 1.
         tolerance: relative residual at which to stop early.
         create_graph: make ``norm`` differentiable in the parameters, for a training penalty.
@@ -261,11 +285,13 @@ def operator_norm(
         vector = start
     elif start == "gradient":
         vector = hessian.gradient.detach()
+    elif start == "softmax":
+        vector = hessian.pullback(softmax_eigenvector(hessian.logits))
     elif start == "random":
         g = hessian.gradient
         vector = torch.randn(g.shape, dtype=g.dtype, device=g.device, generator=generator)
     else:
-        raise ValueError(f"start: expected gradient, random or a tensor, got {start!r}")
+        raise ValueError(f"start: expected gradient, softmax, random or a tensor, got {start!r}")
     matvec = hessian.matvec if difference_step is None else hessian.difference(difference_step)
     options = {} if step_size is None else {"step_size": step_size}
     return METHODS[method](
@@ -333,6 +359,61 @@ def _krylov(
         complete = vector_norm(product) <= 10 * torch.finfo(product.dtype).eps * length
         yield basis, products, complete
         basis.append(normalize(product).masked_fill(complete[:, None], 0))
+
+
+def check_batch(images: Tensor, labels: Tensor) -> None:
+    """Raise ValueError unless images are floating point and labels are int64 ``[B]``."""
+    if not images.is_floating_point():
+        raise ValueError(f"images: expected floating point in [0, 1], got {images.dtype}")
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"labels: expected one class index per image, int64 of shape ({len(images)},), "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+
+
+def check_logits(logits: Tensor, labels: Tensor) -> None:
+    """Raise ValueError unless logits are ``[B, K]``, ``K >= 2``, and labels lie in ``[0, K)``."""
+    if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] < 2:
+        raise ValueError(
+            f"model: expected logits of two classes or more, ({len(labels)}, K), got an output of "
+            f"shape {tuple(logits.shape)}"
+        )
+    # reading values from a GPU would wait for it; there, PyTorch's own assertion must do
+    classes = logits.shape[1]
+    if labels.device.type == "cpu" and ((labels < 0) | (labels >= classes)).any():
+        low, high = labels.min().item(), labels.max().item()
+        raise ValueError(f"labels: expected 0 to {classes - 1}, got values from {low} to {high}")
+
+
+def softmax_eigenvector(logits: Tensor, steps: int = 8) -> Tensor:
+    """Return, nearly, the top eigenvector of ``S = diag p - p p'`` with ``p = softmax(logits)``.
+
+    Power iteration from the unit vector of the likeliest class ``c``, the largest diagonal entry of
+    ``S``.  It runs on ``S / S_cc``, whose norm lies in [1, 2] (Gershgorin), and on the differences
+    ``u_k = w_k - w_c``, which is enough as ``S 1 = 0``: nothing cancels, underflows or is divided
+    by zero where the softmax saturates, however small ``S`` itself.
+
+    Args:
+        logits: ``[B, K]`` with ``K >= 2``.
+        steps: number of products with ``S``.
+
+    Returns:
+        ``w``, ``[B, K]``, of any length, without a graph; its entries sum to zero.
+    """
+    logits = logits.detach()
+    top = torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1)
+    below = logits.masked_fill(top > 0, -torch.inf)
+    log_sum = below.logsumexp(1, keepdim=True)
+    others = (below - log_sum).exp()  # p, given that it is not c
+    odds = (log_sum - logits.amax(1, keepdim=True)).exp()  # (1 - p_c) / p_c
+    rest, scaled = odds / (1 + odds), others * (1 + odds)  # 1 - p_c and others / p_c
+    u = 1 - top
+    for _ in range(steps):
+        mean = (others * u).sum(1, keepdim=True)
+        u = scaled * (u - rest * mean) + mean
+    u = u * (1 - top)
+    return u - u.mean(1, keepdim=True)
 
 
 def vector_norm(vectors: Tensor) -> Tensor:
@@ -419,4 +500,16 @@ def reject_batch_coupling(model: nn.Module) -> None:
                 f"{type(module).__name__} {name!r} normalises with the statistics of the batch, so "
                 "a single image has no input Hessian of its own; use model.eval() with running "
                 "statistics, or a normalisation that works image by image (GroupNorm, LayerNorm)"
+            )
+
+
+def _reject_dropout(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        is_dropout = isinstance(module, nn.modules.dropout._DropoutNd)
+        rate = module.p if is_dropout else getattr(module, "dropout", 0.0)  # attention, recurrent
+        if module.training and isinstance(rate, float) and rate > 0:
+            raise ValueError(
+                f"{type(module).__name__} {name!r} draws new dropout masks at every evaluation, so "
+                "a finite difference of gradients means nothing; use exact products (no "
+                "difference_step) or model.eval()"
             )

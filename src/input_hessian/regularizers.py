@@ -136,7 +136,7 @@ class InputHessianNorm:
     estimator: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, model, images, labels, generator):
-        hessian = _derivatives(model, images, labels)
+        hessian = _derivatives(model, images, labels, row_space=True)
         norm = _training_norm(hessian, self.estimator, generator)
         return Objective(hessian.loss, self.lam * _power(norm, self.squared), hessian.logits)
 
@@ -158,7 +158,7 @@ class TaylorBound:
     estimator: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, model, images, labels, generator):
-        hessian = _derivatives(model, images, labels)
+        hessian = _derivatives(model, images, labels, row_space=True)
         # In this order: after the product, the gradient shares its backward pass.
         second = self.lam**2 / 2 * _training_norm(hessian, self.estimator, generator)
         first = self.lam * vector_norm(hessian.gradient)
@@ -316,10 +316,15 @@ def _unit_vectors(like: Tensor, generator: torch.Generator) -> Tensor:
     return normalize(normal)
 
 
-def _derivatives(model: Model, images: Tensor, labels: Tensor) -> LayerwiseHessian | InputHessian:
-    """Return the fast passes where every layer is known to them, else double backpropagation."""
+def _derivatives(
+    model: Model, images: Tensor, labels: Tensor, *, row_space: bool = False
+) -> LayerwiseHessian | InputHessian:
+    """Return the fast passes where every layer is known to them, else double backpropagation.
+
+    With ``row_space`` only norms may be read off: the vectors need not be in pixels.
+    """
     try:
-        return LayerwiseHessian(model, images, labels)
+        return LayerwiseHessian(model, images, labels, row_space=row_space)
     except UnsupportedLayerError:
         return InputHessian(model, images, labels)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import input_hessian
-from input_hessian import InputHessian, models, operator_norm
+from input_hessian import InputHessian, LayerwiseHessian, models, operator_norm
 from input_hessian.curvature import (
     METHODS,
     ascent,
@@ -23,6 +23,7 @@ from input_hessian.curvature import (
     largest_eigenvalue,
     normalize,
     power,
+    softmax_eigenvector,
     vector_norm,
 )
 
@@ -467,7 +468,7 @@ def test_tiny_hessians_in_single_precision(exponent):
     assert all(g.isfinite().all() for g in squared)
 
 
-@pytest.mark.parametrize("start", ["gradient", "random"])
+@pytest.mark.parametrize("start", ["gradient", "softmax", "random"])
 @pytest.mark.parametrize("architecture", ["mlp", "cnn"])
 def test_saturated_softmax(start, architecture):
     class Scaled(nn.Module):
@@ -488,7 +489,7 @@ def test_saturated_softmax(start, architecture):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("start", ["gradient", "tensor"])
+@pytest.mark.parametrize("start", ["gradient", "softmax", "tensor"])
 def test_each_image_is_its_own_problem(method, start):
     """Permuting the batch permutes the result; duplicates agree; one image alone agrees."""
     model = network("cnn")
@@ -499,7 +500,7 @@ def test_each_image_is_its_own_problem(method, start):
 
     def run(chosen):
         options = {"step_size": 10.0} if method == "ascent" else {}
-        first = start if start == "gradient" else starts[chosen]
+        first = starts[chosen] if start == "tensor" else start
         hessian = InputHessian(model, images[chosen], labels[chosen])
         return operator_norm(hessian, method=method, hvps=4, start=first, **options)
 
@@ -513,8 +514,9 @@ def test_each_image_is_its_own_problem(method, start):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("start", ["gradient", "softmax"])
 @pytest.mark.parametrize("others", ["replaced", "scaled", "not a number"])
-def test_other_images_change_nothing(method, others):
+def test_other_images_change_nothing(method, start, others):
     model = network("cnn")
     images, labels = batch_of(4)
     changed = images.clone()
@@ -525,12 +527,103 @@ def test_other_images_change_nothing(method, others):
     }[others]
     options = {"step_size": 10.0} if method == "ascent" else {}
     before, after = (
-        operator_norm(InputHessian(model, x, labels), method=method, hvps=4, **options)
+        operator_norm(InputHessian(model, x, labels), method=method, hvps=4, start=start, **options)
         for x in (images, changed)
     )
     assert torch.allclose(before.norm[0], after.norm[0], rtol=1e-12)
     assert torch.allclose(before.vector[0], after.vector[0], atol=1e-11)
     assert after.norm[1:].isnan().all() == (others == "not a number")
+
+
+# The softmax start
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 1000])
+def test_softmax_eigenvector_is_the_top_eigenvector_of_the_softmax_hessian(classes):
+    logits = 3 * torch.randn(6, classes, dtype=torch.float64, generator=seeded(0))
+    p = logits.softmax(1)
+    softmax_hessian = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    largest = torch.linalg.eigvalsh(softmax_hessian)[:, -1]
+    # 8 products leave (l_2 / l_1)^8 of the second eigenvector, its square in the quotient
+    for steps, accuracy in ((8, 2e-3), (500, 1e-9)):
+        w = normalize(softmax_eigenvector(logits, steps))
+        quotient = torch.einsum("bi,bij,bj->b", w, softmax_hessian, w)
+        assert (quotient <= largest * (1 + 1e-12)).all()
+        assert quotient.mean() >= largest.mean() * (1 - accuracy)
+        assert w.sum(1).abs().max() <= 2 * classes * EPS[torch.float64]
+
+
+@pytest.mark.parametrize("dtype", EPS)
+@pytest.mark.parametrize("gap", [5.0, 30.0, 200.0, 1e4])
+def test_softmax_eigenvector_keeps_its_digits_where_the_softmax_saturates(dtype, gap):
+    """``p_k = t r_k`` but for the top class: as ``t -> 0``, ``S / t -> [[1, -r'], [-r, diag r]]``."""
+    below = torch.tensor([0.0, -0.5, -1.0], dtype=torch.float64)
+    r = below.softmax(0)
+    t = (below - gap).exp().sum() / (1 + (below - gap).exp().sum())
+    scaled = torch.zeros(4, 4, dtype=torch.float64)
+    scaled[0, 0], scaled[0, 1:], scaled[1:, 0] = 1 - t, -(1 - t) * r, -(1 - t) * r
+    scaled[1:, 1:] = r.diag() - t * r[:, None] * r
+    expected = torch.linalg.eigh(scaled).eigenvectors[:, -1]
+    for shift in (0.0, 7.0):
+        logits = shift + torch.cat([torch.zeros(1).double(), below - gap])[None]
+        w = normalize(softmax_eigenvector(logits.to(dtype), 100))[0].double()
+        # the logits themselves are rounded to eps of their size
+        assert abs((w @ expected).abs().item() - 1) <= (10 + gap) * EPS[dtype]
+
+
+def test_softmax_eigenvector_follows_the_classes_and_forgets_a_common_shift():
+    logits = torch.randn(5, 6, dtype=torch.float64, generator=seeded(0))
+    w = softmax_eigenvector(logits)
+    order = [3, 1, 5, 0, 4, 2]
+    assert torch.allclose(softmax_eigenvector(logits[:, order]), w[:, order], rtol=1e-12)
+    assert torch.allclose(softmax_eigenvector(logits + 3), w, rtol=1e-12)
+    assert softmax_eigenvector(logits[:, :2]).abs().std(1).max() < 1e-14  # (1, -1)
+    ties = softmax_eigenvector(torch.zeros(1, 4))
+    assert ties.isfinite().all()
+    assert ties.any()
+
+
+@pytest.mark.parametrize("passes", [InputHessian, LayerwiseHessian])
+def test_softmax_start_is_exact_for_two_classes(passes):
+    """``H = p_0 p_1 d d'`` with ``d`` the difference of the weights; ``J'(1, -1) = d``."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).double()
+    images, _ = batch_of(5)
+    hessian = passes(model, images, torch.tensor([0, 1, 1, 0, 1]))
+    exact = hessian.logits.detach().softmax(1).prod(1) * model[1].weight.diff(dim=0).square().sum()
+    result = operator_norm(hessian, start="softmax", hvps=1)
+    assert torch.allclose(result.norm, exact.detach(), rtol=1e-13)
+
+
+def test_one_product_from_the_softmax_start_suffices_where_the_jacobian_is_orthogonal():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 10)).double()
+    with torch.no_grad():
+        nn.init.orthogonal_(model[1].weight, 3)
+    images, labels = batch_of(50)
+    hessian = InputHessian(model, images, labels)
+    p = hessian.logits.detach().softmax(1)
+    exact = torch.linalg.eigvalsh(9 * (torch.diag_embed(p) - p[:, :, None] * p[:, None]))[:, -1]
+    found = {
+        start: (operator_norm(hessian, start=start).norm.mean() / exact.mean()).item()
+        for start in ("gradient", "softmax")
+    }
+    assert found["gradient"] < 0.9
+    assert 0.995 < found["softmax"] <= 1 + 1e-12
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_softmax_start_where_the_softmax_is_one_hot(label):
+    """In float32 ``p`` is exactly one-hot: for the right label H = 0, else H = hess (z_0 - z_1)."""
+    model = network("mlp", dtype=torch.float32)
+    with torch.no_grad():
+        model[-1].bias[0] += 1e3
+    images, _ = batch_of(3, dtype=torch.float32)
+    hessian = InputHessian(model, images, torch.full((3,), label))
+    assert hessian.logits.softmax(1).ne(0).sum() == 3
+    result = operator_norm(hessian, start="softmax", hvps=2, create_graph=True)
+    assert torch.allclose(vector_norm(result.vector), torch.ones(3))
+    assert (result.norm > 0).tolist() == [label != 0] * 3
+    gradients = torch.autograd.grad(result.norm.sum(), list(model.parameters()))
+    assert all(g.isfinite().all() for g in gradients)
 
 
 # Derivatives with respect to the parameters
@@ -602,7 +695,7 @@ def test_parameter_gradient_is_that_of_the_true_norm(architecture, options, squa
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "cnn"])
-@pytest.mark.parametrize("start", ["gradient", "tensor"])
+@pytest.mark.parametrize("start", ["gradient", "softmax", "tensor"])
 def test_parameter_gradient_of_one_product_holds_the_vector_fixed(architecture, start):
     shape = (1, 3, 3)
     model = network(architecture, "softplus", shape)
@@ -610,7 +703,7 @@ def test_parameter_gradient_of_one_product_holds_the_vector_fixed(architecture, 
     first = torch.randn(images.shape, dtype=torch.float64, generator=seeded(5))
     hessian = InputHessian(model, images, labels)
     result = operator_norm(
-        hessian, start=start if start == "gradient" else first, hvps=1, create_graph=True
+        hessian, start=first if start == "tensor" else start, hvps=1, create_graph=True
     )
     assert not result.vector.requires_grad
 
@@ -701,7 +794,7 @@ def test_batch_norm_with_batch_statistics_is_rejected():
     [
         ({"method": "newton"}, "method: expected one of power, lanczos, ascent, got 'newton'"),
         ({"hvps": 0}, "hvps: expected at least 1 Hessian-vector product, got 0"),
-        ({"start": "zeros"}, "start: expected gradient, random or a tensor, got 'zeros'"),
+        ({"start": "zeros"}, "start: expected gradient, softmax, random or a tensor, got 'zeros'"),
         ({"start": torch.ones(2, 16)}, r"start: expected a tensor of shape \(2, 1, 4, 4\), got"),
         ({"tolerance": 0.1, "create_graph": True}, "fixed budget hvps"),
         ({"method": "ascent"}, "step_size: needed by ascent alone, got None with ascent"),
@@ -713,6 +806,99 @@ def test_bad_arguments_are_explained(options, message):
     hessian = InputHessian(network(), *batch_of(2))
     with pytest.raises(ValueError, match=message):
         operator_norm(hessian, **options)
+
+
+PIXELS, TWO = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize("passes", [InputHessian, LayerwiseHessian])
+@pytest.mark.parametrize(
+    ("outputs", "images", "labels", "message"),
+    [
+        (3, PIXELS.long(), TWO, "images: expected floating point in .*, got torch.int64"),
+        (3, PIXELS, TWO.float(), r"labels: .* int64 of shape \(2,\), got torch.float32 of"),
+        (3, PIXELS, TWO.int(), "labels: .*, got torch.int32"),
+        (3, PIXELS, torch.tensor([0, 1, 2]), r"labels: .* got torch.int64 of shape \(3,\)"),
+        (3, PIXELS, torch.eye(3).long()[:2], r"labels: .* got torch.int64 of shape \(2, 3\)"),
+        (3, PIXELS, TWO + 2, "labels: expected 0 to 2, got values from 2 to 3"),
+        (3, PIXELS, TWO - 100, "labels: expected 0 to 2, got values from -100 to -99"),
+        (1, PIXELS, TWO, r"model: .* two classes .*\(2, K\), got an output of shape \(2, 1\)"),
+        (None, PIXELS, TWO, r"model: expected logits .* got an output of shape \(2, 3, 2, 2\)"),
+    ],
+)
+def test_bad_batches_are_explained(passes, outputs, images, labels, message):
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(4, outputs or 1))
+    model = nn.Sequential(nn.Conv2d(1, 3, 1)) if outputs is None else flat
+    with pytest.raises(ValueError, match=message):
+        passes(model, images, labels)
+
+
+def test_dropout_thins_the_network_once_and_forbids_finite_differences():
+    """Loss, gradient and products belong to one mask; a difference would mix two."""
+    model = network().train()
+    model.insert(3, nn.Dropout(0.5))
+    images, labels = batch_of(3)
+    torch.manual_seed(0)
+    hessian = InputHessian(model, images, labels)
+    torch.manual_seed(0)
+    mask = model[3](torch.ones(3, 6, dtype=torch.float64))
+    assert 0 < (mask == 0).sum() < mask.numel()
+
+    for image in range(3):
+        one = mask[image]
+        thinned = nn.Sequential(*model[:3], Scaling(one), *model[4:])
+        fixed = InputHessian(thinned, images[[image]], labels[[image]])
+        assert_close(hessian.loss[[image]].detach(), fixed.loss.detach(), 1e-13)
+        assert_close(hessian.gradient[[image]].detach(), fixed.gradient.detach(), 1e-13)
+        expected = explicit_hessians(thinned, images[[image]], labels[[image]])
+        assert_close(assembled(hessian.matvec, images)[[image]], expected, 1e-11)
+    with pytest.raises(ValueError, match=r"Dropout '3' draws .* use exact products .* model\.eval"):
+        operator_norm(hessian, difference_step=0.01)
+    model.eval()
+    operator_norm(InputHessian(model, images, labels), difference_step=0.01)
+
+
+class Scaling(nn.Module):
+    def __init__(self, factors):
+        super().__init__()
+        self.factors = factors
+
+    def forward(self, features):
+        return features * self.factors
+
+
+class Attention(nn.Module):
+    """Rows of 4x4 images attend to each other."""
+
+    def __init__(self, weights, dropout=0.0):
+        super().__init__()
+        self.weights = weights  # without them, PyTorch picks a fused kernel
+        self.embedding = nn.Linear(4, 8)
+        self.attention = nn.MultiheadAttention(8, 2, dropout, batch_first=True)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, images):
+        rows = self.embedding(images.flatten(0, -3))
+        mixed, _ = self.attention(rows, rows, rows, need_weights=self.weights)
+        return self.head((rows + mixed).square().mean(1))
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_attention(weights):
+    torch.manual_seed(0)
+    model = Attention(weights).double()
+    images, labels = batch_of(2)
+    hessian = InputHessian(model, images, labels)
+    explicit = Attention(True).double()
+    explicit.load_state_dict(model.state_dict())
+    expected = explicit_hessians(explicit, images, labels)
+    assert_close(assembled(hessian.matvec, images), expected, 1e-11)
+    norm = operator_norm(hessian, start="softmax", hvps=2, create_graph=True).norm
+    gradients = torch.autograd.grad(norm.sum(), list(model.parameters()), materialize_grads=True)
+    assert all(g.isfinite().all() for g in gradients)
+    assert any(g.abs().max() > 0 for g in gradients)
+    with pytest.raises(ValueError, match="MultiheadAttention 'attention' draws new dropout masks"):
+        InputHessian(Attention(weights, 0.1).double(), images, labels).difference(0.1)
 
 
 def test_random_start_draws_from_its_generator_alone():

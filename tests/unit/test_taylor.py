@@ -35,6 +35,7 @@ QUANTITIES = {
     "gradient": lambda h, w: vector_norm(h.gradient),
     "product": lambda h, w: (h.matvec(w, create_graph=True) * w.cos()).flatten(1).sum(1),
     "power": lambda h, w: operator_norm(h, hvps=3, create_graph=True).norm,
+    "softmax start": lambda h, w: operator_norm(h, start="softmax", create_graph=True).norm,
     "lanczos": lambda h, w: operator_norm(h, method="lanczos", hvps=3, create_graph=True).norm,
     "all": lambda h, w: (
         operator_norm(h, hvps=2, create_graph=True).norm.square() * w[:, 0, 0, 0]
@@ -85,13 +86,86 @@ def test_convolutions_of_every_stride_and_padding(kernel):
         assert_same(model.append(nn.Linear(features, 4)).double(), shape)
 
 
+def first_layer(kind):
+    """Weights of a first layer of 20 pixels and 6 outputs: in general position, or not."""
+    weight = torch.randn(6, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    if kind == "dependent rows":
+        weight[2:5], weight[5] = weight[1], 0
+    return 1e-3 * weight if kind == "small" else weight
+
+
+@pytest.mark.parametrize("kind", ["independent rows", "dependent rows", "small"])
+def test_row_space_changes_no_norm_and_no_derivative(kind):
+    shape = (2, 5, 2)
+    model = network("mlp", ACTIVATIONS[1], shape)
+    with torch.no_grad():
+        model[1].weight.copy_(first_layer(kind))
+    images, labels, weights = batch(shape)
+    weights = weights[:, 0, 0, 0]
+    parameters = list(model.parameters())
+    results = []
+    for row_space in (False, True):
+        hessian = LayerwiseHessian(model, images, labels, row_space=row_space)
+        assert hessian.gradient.shape == ((5, 6) if row_space else images.shape)
+        for start, hvps in (("gradient", 1), ("softmax", 3)):
+            norm = operator_norm(hessian, start=start, hvps=hvps, create_graph=True).norm
+            total = norm.square() * weights + hessian.loss - vector_norm(hessian.gradient)
+            gradients = torch.autograd.grad(total.sum(), parameters)
+            results.append([total, norm, *gradients])
+    for before, after in zip(results[:2], results[2:], strict=True):
+        for expected, actual in zip(before, after, strict=True):
+            # W W' is raised by eps ||W||_F^2; as large a part of H lies outside, at most
+            assert (actual - expected).abs().max() <= 1e-13 * expected.abs().max()
+
+
+def test_row_space_in_single_precision_with_dependent_rows():
+    torch.manual_seed(0)
+    model = models.mlp((1, 28, 28), 10, 256, nn.Tanh)
+    with torch.no_grad():
+        model[1].weight[100:] = model[1].weight[:1]
+    images, labels = torch.rand(128, 1, 28, 28), torch.randint(10, (128,))
+    norms = [
+        operator_norm(LayerwiseHessian(model, images, labels, row_space=r), hvps=2).norm
+        for r in (False, True)
+    ]
+    assert torch.allclose(*norms, rtol=1e-3)
+
+
+def test_row_space_where_it_does_not_pay_or_does_not_exist():
+    images, labels, _ = batch((1, 4, 4))
+    for model in (
+        network("mlp", nn.Tanh, (1, 4, 4)).append(nn.Flatten()),  # 16 pixels, 6 outputs: it does
+        network("cnn", nn.Tanh, (1, 4, 4)),
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 9), nn.Tanh(), nn.Linear(9, 4)).double(),
+        nn.Sequential(nn.Linear(4, 1), nn.Flatten()).double(),  # works on the rows of the image
+    ):
+        gradient = LayerwiseHessian(model, images, labels, row_space=True).gradient
+        expected = (5, 6) if len(model) == 7 else images.shape
+        assert gradient.shape == expected
+    few = LayerwiseHessian(
+        network("mlp", nn.Tanh, (1, 4, 4)), images[:2], labels[:2], row_space=True
+    )
+    assert few.gradient.shape == (2, 1, 4, 4)
+
+
+def test_row_space_of_a_network_that_is_not_finite_is_not_finite():
+    model, (images, labels, _) = network("mlp", nn.Tanh, (1, 4, 4)), batch((1, 4, 4))
+    with torch.no_grad():
+        model[1].weight[0, 0] = torch.nan
+    hessian = LayerwiseHessian(model, images, labels, row_space=True)
+    assert operator_norm(hessian).norm.isnan().all()
+
+
 def test_pullback_is_the_transposed_jacobian():
     model, (images, labels, _) = network("cnn", nn.Tanh, (1, 8, 8)), batch((1, 8, 8))
     cotangents = torch.randn(5, 4, dtype=torch.float64)
     images.requires_grad_()
     (expected,) = torch.autograd.grad(model(images), images, cotangents)
-    actual = LayerwiseHessian(model, images.detach(), labels).pullback(cotangents)
-    assert torch.allclose(actual, expected, rtol=1e-12)
+    for kind in (InputHessian, LayerwiseHessian):
+        hessian = kind(model, images.detach(), labels)
+        for _ in range(2):  # nothing is used up
+            assert torch.allclose(hessian.pullback(cotangents), expected, rtol=1e-12)
+        assert not hessian.pullback(cotangents).requires_grad
 
 
 def test_memory_is_freed_without_the_garbage_collector():
