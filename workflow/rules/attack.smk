@@ -12,12 +12,14 @@ rule attack:
         f"{LOGS}/attack/{CELL}.log",
     benchmark:
         f"{RESULTS}/{CELL}/attack.benchmark.tsv"
+    group:
+        "cell"
     conda:
         "../../envs/pipeline.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=120,
+        mem_mb=growing(3000),
+        runtime=growing(120),
         gpu=GPU,
     params:
         settings=attack_settings,

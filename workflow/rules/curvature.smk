@@ -13,8 +13,8 @@ rule measure_recovery:
         "../../envs/pipeline.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=120,
+        mem_mb=growing(3000),
+        runtime=growing(120),
         gpu=GPU,
     params:
         settings=lambda wildcards: cell_settings(wildcards, seed=config["seeds"][0]),
@@ -66,8 +66,8 @@ rule measure_cost:
         "../../envs/pipeline.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=growing(3000),
+        runtime=growing(30),
         gpu=GPU,
     params:
         settings=cost_settings,
