@@ -87,6 +87,25 @@ def test_every_rule_has_log_environment_and_script():
             assert "> {log} 2>&1" in rule
 
 
+def test_rules_stay_local_or_ask_for_more_with_every_attempt():
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            if "    localrule: True" not in rule:
+                assert "        mem_mb=growing(" in rule
+                assert "        runtime=growing(" in rule
+                assert "        gpu=" in rule
+
+
+def test_cluster_profile_keeps_the_default_one():
+    default, cluster = (
+        yaml.safe_load((ROOT / f"profiles/{name}/profile.yaml").read_text())
+        for name in ("default", "slurm")
+    )
+    del default["cores"]
+    assert default.pop("resources").items() <= cluster["resources"].items()
+    assert default.items() <= cluster.items()
+
+
 def test_captions_exist():
     for path in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]:
         for caption in re.findall(r'"(?:\.\./|workflow/)(report/\w+\.rst)"', path.read_text()):

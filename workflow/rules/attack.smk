@@ -13,12 +13,14 @@ rule attack:
         f"{LOGS}/attack/{CELL}.log",
     benchmark:
         f"{RESULTS}/{CELL}/attack.benchmark.tsv"
+    group:
+        "cell"
     conda:
         "../../envs/pipeline.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=240,
+        mem_mb=growing(3000),
+        runtime=growing(240),
         gpu=GPU,
     params:
         settings=attack_settings,
@@ -41,12 +43,14 @@ rule validate:
         f"{RESULTS}/{CELL}/validation.json",
     log:
         f"{LOGS}/validate/{CELL}.log",
+    group:
+        "cell"
     conda:
         "../../envs/pipeline.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=growing(3000),
+        runtime=growing(60),
         gpu=GPU,
     params:
         settings=validation_settings,
@@ -99,8 +103,8 @@ rule attack_selected:
         "../../envs/pipeline.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=480,
+        mem_mb=growing(3000),
+        runtime=growing(480),
         gpu=GPU,
     params:
         settings=selected_settings,

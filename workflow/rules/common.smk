@@ -193,6 +193,11 @@ def modules(script):
     return [f"src/input_hessian/{name}.py" for name in names]
 
 
+def growing(amount):
+    """A resource of which every further attempt of a job gets as much again (see `retries`)."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def trained(dataset):
     """Names of the regularizers that are trained on a dataset: all that do not name others."""
     return [

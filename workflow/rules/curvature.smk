@@ -13,8 +13,8 @@ rule measure_recovery:
         "../../envs/pipeline.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=120,
+        mem_mb=growing(3000),
+        runtime=growing(120),
         gpu=GPU,
     params:
         settings=lambda wildcards: cell_settings(wildcards, seed=config["seeds"][0]),
@@ -66,8 +66,8 @@ rule measure_cost:
         "../../envs/pipeline.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=growing(3000),
+        runtime=growing(30),
         gpu=GPU,
     params:
         settings=cost_settings,
@@ -88,12 +88,14 @@ rule measure_curvature:
         f"{RESULTS}/{CELL}/curvature.parquet",
     log:
         f"{LOGS}/curvature/{CELL}.log",
+    group:
+        "cell"
     conda:
         "../../envs/pipeline.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=growing(3000),
+        runtime=growing(60),
         gpu=GPU,
     params:
         settings=image_settings,
@@ -236,8 +238,9 @@ rule certify:
         "../../envs/pipeline.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=growing(3000),
+        runtime=growing(30),
+        gpu=0,
     shell:
         "python {input.script} --data {input.data} --model {input.model} "
         "--perturbations {input.perturbations} --threads {threads} --output {output} "

@@ -12,12 +12,14 @@ rule check_masking:
         f"{RESULTS}/{CELL}/masking.json",
     log:
         f"{LOGS}/check_masking/{CELL}.log",
+    group:
+        "cell"
     conda:
         "../../envs/pipeline.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=120,
+        mem_mb=growing(3000),
+        runtime=growing(120),
         gpu=GPU,
     params:
         settings=masking_settings,

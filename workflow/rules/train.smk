@@ -11,12 +11,14 @@ rule train:
         f"{LOGS}/train/{CELL}.log",
     benchmark:
         f"{RESULTS}/{CELL}/train.benchmark.tsv"
+    group:
+        "cell"
     conda:
         "../../envs/pipeline.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=120,
+        mem_mb=growing(3000),
+        runtime=growing(120),
         gpu=GPU,
     params:
         settings=cell_settings,

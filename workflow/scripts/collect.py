@@ -72,6 +72,8 @@ def main() -> None:
     write([pd.DataFrame(cells)], args.cells)
     write(robustness or [empty], args.robustness)
     write(curves, args.curves)
+    for folder in cell_folders(args.grid):
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

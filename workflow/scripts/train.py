@@ -35,6 +35,7 @@ def main() -> None:
     }
     where = environment(device, args.threads)
     # Beside the model, but not a declared output: Snakemake deletes those before it repeats a job.
+    # It stays until `collect` has the cell's results, so that a repeated job trains nothing again.
     checkpoint = args.model.with_name("checkpoint.pt")
 
     train_split, validation = load(args.data, "train"), load(args.data, "validation")
@@ -75,7 +76,6 @@ def main() -> None:
         "settings": args.settings,
     }
     write_atomically(args.training, json.dumps(record, indent=2) + "\n")
-    checkpoint.unlink(missing_ok=True)
     print(f"{result.status}: {args.model}")
 
 
