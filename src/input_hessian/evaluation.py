@@ -63,25 +63,23 @@ def run_attacks(
     attacks: Sequence[AttackSettings],
     *,
     epsilons: Mapping[str, Sequence[float]],
-    headline: Mapping[str, Sequence[float]],
     seed: int,
     records: Records,
     broken_at: Mapping[str, Tensor] | None = None,
 ) -> Iterator[tuple[AttackSettings, AttackRecord]]:
     """Run the attacks, those on survivors alone last and otherwise in the order given.
 
-    An attack on survivors alone (:data:`input_hessian.attacks.SURVIVORS_ONLY`) gets, at the
-    headline radii, the images that no earlier attack of its norm broke at or below that radius;
-    every other one gets all images at all radii.  Its verdicts can therefore be compared with
-    others', while a survivors' attack's ``robust`` is that of the sequence up to it.
+    An attack on survivors alone (:data:`input_hessian.attacks.SURVIVORS_ONLY`) gets, at each
+    radius, the images that no earlier attack of its norm broke at or below it; every other one gets
+    all images.  The verdicts of the latter can be compared with each other, while a survivors'
+    attack's ``robust`` is that of the sequence up to it.
 
     Args:
         model: network in evaluation mode.
         images: ``[N, *image]`` in [0, 1].
         labels: ``[N]``.
         attacks: which, and how strong.
-        epsilons: all radii, per norm.
-        headline: radii of the expensive attacks, per norm.
+        epsilons: radii, per norm.
         seed: of every attack's random numbers.
         records: where finished attacks are kept.
         broken_at: per norm the smallest epsilon ``[N]`` at which attacks before these broke an
@@ -97,8 +95,8 @@ def run_attacks(
         norm, last = settings.norm, settings.attack in SURVIVORS_ONLY
 
         def attack(settings=settings, norm=norm, last=last) -> AttackRecord:
-            radii = (headline if last else epsilons)[norm]
             before = known[norm] if last else None
+            radii = epsilons[norm]
             return run_attack(model, images, labels, settings, radii, seed=seed, broken_at=before)
 
         record = records.get(f"{settings.attack}_{norm}", attack)

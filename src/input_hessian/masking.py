@@ -65,7 +65,7 @@ def check_masking(
       same, and the best attack leaves at most the largest class: that share is the threshold.
     - ``zero_gradients``: the loss's gradient is exactly zero in float32.
     - ``pgd_gap``: APGD breaks what PGD left.  No sign of masking by itself, but of an evaluation
-      that PGD alone would have got wrong; flagged above 5 points.
+      that PGD alone would have got wrong; flagged above 10 points.
     - ``logit_scale`` and ``margin``: means of ``max_k |z_k|`` and of ``z_y - max_{k != y} z_k``,
       reported because a penalty on derivatives of the loss can be met by saturating the softmax.
 
@@ -84,7 +84,7 @@ def check_masking(
     def smallest(*attacks: tuple[str, str]) -> Tensor:
         """Return the smallest epsilon at which one of these attacks broke each image."""
         rows = pd.concat(of[attack] for attack in attacks)
-        return torch.from_numpy(broken_at(rows).groupby("index").min().to_numpy())
+        return torch.from_numpy(broken_at(rows).groupby("index").min().to_numpy(copy=True))
 
     def share(broken: Tensor) -> float:
         return broken.double().mean().item()
@@ -132,7 +132,7 @@ def check_masking(
         Check("black_box", black_box, few),
         Check("huge_epsilon", huge, labels.bincount().max().item() / len(labels)),
         Check("zero_gradients", zero, few),
-        Check("pgd_gap", pgd_gap, 0.05),
+        Check("pgd_gap", pgd_gap, 0.1),
         Check("logit_scale", logits.abs().amax(1).mean().item(), math.nan),
         Check("margin", (right - others.amax(1, keepdim=True)).mean().item(), math.nan),
     ]

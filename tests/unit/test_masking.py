@@ -44,7 +44,7 @@ def checks(model, images, labels, folder):
     table = pd.concat(
         verdicts(settings, record, correct, index, labels)
         for settings, record in run_attacks(
-            model, images, labels, ATTACKS, epsilons=HEADLINE, headline=HEADLINE, seed=0,
+            model, images, labels, ATTACKS, epsilons=HEADLINE, seed=0,
             records=records,
         )
     )  # fmt: skip

@@ -258,19 +258,18 @@ def cell_settings(wildcards, seed=None):
     )
 
 
-def evaluation_settings(dataset, attacks):
+def evaluation_settings(dataset, attacks, radii):
     """What an evaluation depends on beside the trained network."""
     return {
         "images": EVALUATION["images"],
-        "epsilons": DATASETS[dataset]["epsilons"],
-        "headline": DATASETS[dataset]["headline"],
+        "epsilons": DATASETS[dataset][radii],
         "attacks": attacks,
     }
 
 
 def attack_settings(wildcards):
     """Everything that a cell's evaluation depends on beside the trained network, as JSON."""
-    settings = evaluation_settings(wildcards.dataset, EVALUATION["attacks"])
+    settings = evaluation_settings(wildcards.dataset, EVALUATION["attacks"], "epsilons")
     return json.dumps({"cell": cell(wildcards)} | settings, sort_keys=True)
 
 
@@ -288,7 +287,8 @@ def lam_siblings(pattern):
 
 def selected_settings(wildcards):
     """The same for the attacks on selected cells; which of them that is decided by the run."""
-    settings = evaluation_settings(wildcards.dataset, EVALUATION["selected_attacks"])
+    attacks = EVALUATION["selected_attacks"]
+    settings = evaluation_settings(wildcards.dataset, attacks, "headline")
     cells = [
         {
             "dataset": wildcards.dataset,
@@ -338,8 +338,8 @@ def control(dataset):
 
 
 def control_attack_settings(wildcards):
-    """As attack_settings, for the masked control."""
-    settings = evaluation_settings(wildcards.dataset, EVALUATION["attacks"])
+    """As attack_settings, for the masked control, at the radii that the checks look at."""
+    settings = evaluation_settings(wildcards.dataset, EVALUATION["attacks"], "headline")
     return json.dumps({"cell": control(wildcards.dataset)} | settings, sort_keys=True)
 
 

@@ -64,7 +64,6 @@ def main() -> None:
             labels,
             [AttackSettings(**attack) for attack in args.settings["attacks"]],
             epsilons=args.settings["epsilons"],
-            headline=args.settings["headline"],
             seed=cell["seed"],
             records=records,
         )

@@ -60,7 +60,6 @@ def main() -> None:
             labels,
             [AttackSettings(**attack) for attack in args.settings["attacks"]],
             epsilons=args.settings["epsilons"],
-            headline=args.settings["headline"],
             seed=cell["seed"],
             records=records,
             broken_at={norm: torch.from_numpy(broken[norm].to_numpy()) for norm in broken},

@@ -64,7 +64,8 @@ def markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataFram
             aggfunc="first",
             sort=False,
         )
-        wide = wide[rows["measure"].unique()].reset_index()
+        order = pd.MultiIndex.from_frame(rows[["regularizer", "lam"]].drop_duplicates())
+        wide = wide.loc[order, rows["measure"].unique()].reset_index()
         wide["lam"] = wide["lam"].map("{:g}".format)
         blocks.append(
             f"### {dataset}\n\n"

@@ -51,8 +51,9 @@ def markdown(table: pd.DataFrame) -> str:
             index=["regularizer", "lam"], columns="attack", values="text", aggfunc="first",
             sort=False,
         )  # fmt: skip
-        wide = wide[[attack for attack in SHOWN if attack in wide]].rename(columns=SHOWN)
-        wide = wide.reset_index()
+        order = pd.MultiIndex.from_frame(rows[["regularizer", "lam"]].drop_duplicates())
+        wide = wide.loc[order, [attack for attack in SHOWN if attack in wide]]
+        wide = wide.rename(columns=SHOWN).reset_index()
         wide["lam"] = wide["lam"].map("{:g}".format)
         blocks.append(
             f"### {dataset}, {NORMS[norm]} {epsilon:g}\n\n"
