@@ -35,6 +35,7 @@ def configuration(lams: int, seeds: int) -> dict:
         "seeds": list(range(seeds)),
         "regularizers": [entries["none"], entries["hessian"]],
         "recovery": config["recovery"] | {"lam": [0.1]},
+        "certificate": config["certificate"] | {"regularizers": [{"name": "none", "lam": 0}]},
     }
 
 

@@ -126,6 +126,11 @@ def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
                 f"regularizers[{i}]: name {entry['name']!r} with penalty {entry['penalty']!r}, "
                 "expected the name none for the penalty none and for no other: it is the baseline"
             )
+        if entry["name"] == "control":
+            yield (
+                f"regularizers[{i}]: got the name control, which the masking checks' control has; "
+                "choose another"
+            )
         for name in entry.get("datasets", []):
             if name not in known:
                 yield (
@@ -161,12 +166,13 @@ def _inconsistencies(config: dict[str, Any]) -> Iterator[str]:
             f"evaluation.images, {evaluation['images']}"
         )
     for i, dataset in enumerate(config["datasets"]):
-        for norm, radii in dataset["epsilons"].items():
-            if radii != sorted(radii):
-                yield (
-                    f"datasets[{i}].epsilons.{norm}: got {radii}, expected increasing order; "
-                    f"write {norm}: {sorted(radii)}"
-                )
+        for key in ("epsilons", "headline"):
+            for norm, radii in dataset[key].items():
+                if radii != sorted(radii):
+                    yield (
+                        f"datasets[{i}].{key}.{norm}: got {radii}, expected increasing order; "
+                        f"write {norm}: {sorted(radii)}"
+                    )
         for norm, radii in dataset["headline"].items():
             for radius in radii:
                 if radius not in dataset["epsilons"][norm]:

@@ -115,7 +115,7 @@ class InputGradient:
     squared: bool
 
     def __call__(self, model, images, labels, generator):
-        hessian = _derivatives(model, images, labels)
+        hessian = derivatives(model, images, labels)
         norm = vector_norm(hessian.gradient)
         return Objective(hessian.loss, self.lam * _power(norm, self.squared), hessian.logits)
 
@@ -136,7 +136,7 @@ class InputHessianNorm:
     estimator: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, model, images, labels, generator):
-        hessian = _derivatives(model, images, labels, row_space=True)
+        hessian = derivatives(model, images, labels, row_space=_in_row_space(self.estimator))
         norm = _training_norm(hessian, self.estimator, generator)
         return Objective(hessian.loss, self.lam * _power(norm, self.squared), hessian.logits)
 
@@ -158,7 +158,7 @@ class TaylorBound:
     estimator: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, model, images, labels, generator):
-        hessian = _derivatives(model, images, labels, row_space=True)
+        hessian = derivatives(model, images, labels, row_space=_in_row_space(self.estimator))
         # In this order: after the product, the gradient shares its backward pass.
         second = self.lam**2 / 2 * _training_norm(hessian, self.estimator, generator)
         first = self.lam * vector_norm(hessian.gradient)
@@ -191,9 +191,9 @@ class CurvatureRegularization:
             raise UserError(f"step: expected a positive length, got {self.step}")
 
     def __call__(self, model, images, labels, generator):
-        here = _derivatives(model, images, labels)
+        here = derivatives(model, images, labels)
         direction = normalize(here.gradient.sign())
-        there = _derivatives(model, images + self.step * direction, labels)
+        there = derivatives(model, images + self.step * direction, labels)
         change = vector_norm(there.gradient - here.gradient)
         return Objective(here.loss, self.lam * change.square(), here.logits)
 
@@ -283,7 +283,7 @@ class AdversarialTraining:
     def _attack(self, model, images, labels, generator) -> Tensor:
         moved = self._inside(images, images + self._start(images, generator))
         for _ in range(self.steps):
-            gradient = _derivatives(model, moved, labels).gradient.detach()
+            gradient = derivatives(model, moved, labels).gradient.detach()
             direction = gradient.sign() if self.norm == "linf" else normalize(gradient)
             moved = self._inside(images, moved + 2.5 * self.lam / self.steps * direction)
         return moved
@@ -316,7 +316,7 @@ def _unit_vectors(like: Tensor, generator: torch.Generator) -> Tensor:
     return normalize(normal)
 
 
-def _derivatives(
+def derivatives(
     model: Model, images: Tensor, labels: Tensor, *, row_space: bool = False
 ) -> LayerwiseHessian | InputHessian:
     """Return the fast passes where every layer is known to them, else double backpropagation.
@@ -327,6 +327,14 @@ def _derivatives(
         return LayerwiseHessian(model, images, labels, row_space=row_space)
     except UnsupportedLayerError:
         return InputHessian(model, images, labels)
+
+
+def _in_row_space(estimator: dict[str, Any]) -> bool:
+    """Return whether the estimator finds in the row space the norm that it would find in pixels.
+
+    Not from a random start, most of which lies outside the row space.
+    """
+    return estimator.get("start", "gradient") != "random"
 
 
 def _training_norm(

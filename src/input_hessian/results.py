@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, spearmanr
 
-CELL = ["dataset", "regularizer", "lam", "seed"]
+from input_hessian.tables import broken_at
+
 CURVATURE = ["gradient_norm", "hessian_norm", "largest_eigenvalue", "margin", "logit_scale"]
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 
@@ -22,20 +20,6 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     """
     interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return interval.low, interval.high
-
-
-def broken_at(images: pd.DataFrame) -> pd.Series:
-    """Return the smallest epsilon at which any attack broke an image.
-
-    Args:
-        images: rows with ``index``, ``attack``, ``norm``, ``epsilon``, ``robust``.
-
-    Returns:
-        Indexed by ``index`` and ``norm``; 0 where the network is wrong already, infinite where no
-        attack succeeded.
-    """
-    epsilon = images["epsilon"].where(~images["robust"].astype(bool), math.inf)
-    return epsilon.groupby([images["index"], images["norm"]]).min()
 
 
 def worst_case(images: pd.DataFrame) -> pd.DataFrame:
@@ -108,7 +92,7 @@ def select(cells: pd.DataFrame, max_clean_loss: float) -> pd.DataFrame:
     )
     table = table.reset_index()
     plain = table[table["regularizer"] == "none"].set_index("dataset")["validation_accuracy"]
-    # A hundredth of an image, so that rounding decides nothing.
+    # Far less than one image, so that rounding decides nothing.
     least = table["dataset"].map(plain) - max_clean_loss - 1e-6
     complete = table["seeds"] == table.pop("planned")
     table["eligible"] = complete & (table["validation_accuracy"] >= least)
@@ -120,14 +104,6 @@ def select(cells: pd.DataFrame, max_clean_loss: float) -> pd.DataFrame:
         best = order.sort_values(["eligible", "complete", "merit"], ascending=False, kind="stable")
         table.loc[best.index[0], "selected"] = True
     return table
-
-
-def selected_lam(path: str | Path, dataset: str, regularizer: str) -> float:
-    """Return the weight that the table of :func:`select` chose."""
-    table = read_table(path)
-    chosen = table["selected"] & (table["dataset"] == dataset)
-    (lam,) = table.loc[chosen & (table["regularizer"] == regularizer), "lam"]
-    return lam
 
 
 def describe_curvature(images: pd.DataFrame) -> dict[str, float]:
@@ -196,8 +172,3 @@ def compare_radius(images: pd.DataFrame) -> dict[str, float]:
         "spearman_predicted": correlation(predicted),
         "spearman_hessian": correlation(-images["hessian_norm"]),
     }
-
-
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a table of the pipeline; the regularizer ``none`` stays a text, an empty field is NaN."""
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])

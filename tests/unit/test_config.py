@@ -124,6 +124,16 @@ CASES = {
         [2, 1],
         ["datasets[0].epsilons.l2: got [2, 1], expected increasing order; write l2: [1, 2]"],
     ),
+    "unsorted headline": (
+        ["datasets", 1, "headline", "l2"],
+        [1, 0.5],
+        ["datasets[1].headline.l2: got [1, 0.5], expected increasing order; write l2: [0.5, 1]"],
+    ),
+    "name of the control": (
+        ["regularizers", 4, "name"],
+        "control",
+        ["regularizers[4]: got the name control"],
+    ),
     "headline not attacked": (
         ["datasets", 0, "headline", "l2"],
         [1.25],

@@ -90,5 +90,5 @@ def test_each_comparison_counts_the_images_that_it_names(plain):
     found = {c.check: c for c in check_masking(model, images, labels, table, PGD, HEADLINE, seed=0)}
     assert found["single_step"].value == pytest.approx(2 / 60)
     assert found["pgd_gap"].value == pytest.approx(3 / 60)
-    assert found["more_steps"].flagged  # PGD does break images of this network: it was "weak"
-    assert found["black_box"].flagged  # and so does Square
+    assert not found["more_steps"].flagged  # twenty steps are enough here
+    assert found["black_box"].flagged  # Square does break images of this network

@@ -511,3 +511,21 @@ def test_a_new_regularizer_needs_only_a_class(monkeypatch):
             self.lam = lam
 
     assert regularizers.build("constant", lam=2.0).lam == 2.0
+
+
+def test_a_random_start_is_drawn_in_pixels_not_in_the_row_space():
+    """Most of a random direction lies outside the first layer's rows; the penalty must not skip it."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 4), torch.nn.Softplus(), torch.nn.Linear(4, 3)
+    ).double()
+    images, labels = torch.rand(5, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
+    estimator = {"method": "ascent", "start": "random", "hvps": 3, "step_size": 1.0}
+    regularizer = regularizers.build("hessian", lam=1.0, squared=False, estimator=estimator)
+    penalty = regularizer(model, images, labels, torch.Generator().manual_seed(1)).penalty
+    in_pixels = operator_norm(
+        InputHessian(model, images, labels),
+        generator=torch.Generator().manual_seed(1),
+        **estimator,
+    )
+    assert torch.allclose(penalty, in_pixels.norm, rtol=1e-9)

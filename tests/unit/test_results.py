@@ -7,18 +7,16 @@ import pytest
 from input_hessian.results import (
     CURVATURE,
     QUANTILES,
-    broken_at,
     broken_images,
     compare_radius,
     describe_curvature,
-    read_table,
     robust_accuracy,
     select,
-    selected_lam,
     wilson_interval,
     with_distance,
     worst_case,
 )
+from input_hessian.tables import broken_at, read_table, selected_lam
 
 
 @pytest.mark.parametrize(

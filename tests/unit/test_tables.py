@@ -10,8 +10,8 @@ import pytest
 
 from input_hessian.errors import UserError
 from input_hessian.published import read_published
-from input_hessian.results import read_table
 from input_hessian.statistics import compare_robustness, holm
+from input_hessian.tables import read_table
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "workflow/scripts"

@@ -66,7 +66,6 @@ rule select_lam:
         script="workflow/scripts/select_lam.py",
         grid="workflow/scripts/grid.py",
         library=modules("select_lam"),
-        training=cells(f"{RESULTS}/{CELL}/training.json"),
         validation=cells(f"{RESULTS}/{CELL}/validation.json"),
     output:
         f"{RESULTS}/selection.csv",

@@ -253,6 +253,7 @@ rule plot_certificate:
         style=STYLE,
         library=modules("plot_certificate"),
         certificates=certificates,
+        cells=f"{REPORT}/tables/cells.csv",
     output:
         pdf=f"{REPORT}/figures/certificate_{{dataset}}.pdf",
         png=report(
@@ -270,5 +271,5 @@ rule plot_certificate:
     conda:
         "../../envs/pipeline.yaml"
     shell:
-        "python {input.script} --certificates {input.certificates} "
+        "python {input.script} --certificates {input.certificates} --cells {input.cells} "
         "--dataset {wildcards.dataset} --output {output} > {log} 2>&1"

@@ -40,9 +40,15 @@ rule mask_gradients:
         f"{CONTROL}/model.safetensors",
     log:
         f"{LOGS}/mask_gradients/{{dataset}}.log",
-    localrule: True
+    group:
+        "cell"
     conda:
         "../../envs/pipeline.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(3000),
+        runtime=growing(10),
+        gpu=0,
     shell:
         "python {input.script} --model {input.model} --output {output} > {log} 2>&1"
 

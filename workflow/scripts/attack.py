@@ -15,7 +15,7 @@ from input_hessian.evaluation import Records, run_attacks, verdicts
 from input_hessian.files import write_atomically
 from input_hessian.models import load_model
 from input_hessian.provenance import environment, fingerprint
-from input_hessian.results import CELL
+from input_hessian.tables import CELL
 from input_hessian.training import configure, evaluate, predict
 
 

@@ -14,7 +14,7 @@ from input_hessian.evaluation import Records, run_attacks, verdicts
 from input_hessian.files import write_atomically
 from input_hessian.models import load_model
 from input_hessian.provenance import environment, fingerprint
-from input_hessian.results import CELL, broken_at, selected_lam
+from input_hessian.tables import CELL, broken_at, selected_lam
 from input_hessian.training import configure, predict
 
 
@@ -62,14 +62,15 @@ def main() -> None:
             epsilons=args.settings["epsilons"],
             seed=cell["seed"],
             records=records,
-            broken_at={norm: torch.from_numpy(broken[norm].to_numpy()) for norm in broken},
+            broken_at={norm: torch.from_numpy(broken[norm].to_numpy(copy=True)) for norm in broken},
         )
         correct = predict(model, images).argmax(1) == labels
         table = pd.concat(verdicts(*attack, correct, index, labels) for attack in done)
     else:
         table = pd.DataFrame(columns=columns)
+    # The records stay: a new weight of any regularizer makes the selection anew, and with it this
+    # job, although the weight selected is mostly the same.
     write_atomically(args.images, table.assign(**cell)[columns].to_parquet(index=False))
-    records.delete()
     print(f"attacked {path}")
 
 

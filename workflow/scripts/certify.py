@@ -11,7 +11,7 @@ from input_hessian.datasets import load
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
 from input_hessian.models import load_model
-from input_hessian.results import CELL
+from input_hessian.tables import CELL
 from input_hessian.training import predict
 
 # The attack sees the network in float32, the certificate in float64.
@@ -61,6 +61,7 @@ def main() -> None:
     table = table.assign(certified_radius=radius).reset_index()[COLUMNS]
     check(table)
     write_atomically(args.output, table.to_parquet(index=False))
+    args.model.with_name("checkpoint.pt").unlink(missing_ok=True)  # see train.py
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from grid import cell_folders, selected_folders
 
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
-from input_hessian.results import CELL, robust_accuracy, wilson_interval, worst_case
+from input_hessian.results import robust_accuracy, wilson_interval, worst_case
+from input_hessian.tables import CELL
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ from grid import cell_folders
 
 from input_hessian.errors import UserError, run
 from input_hessian.files import write_atomically
-from input_hessian.results import CELL, compare_radius, describe_curvature, with_distance
+from input_hessian.results import compare_radius, describe_curvature, with_distance
+from input_hessian.tables import CELL
 
 
 def per_image(folder: Path) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from grid import cell_folders
 
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
-from input_hessian.results import CELL
+from input_hessian.tables import CELL
 
 
 def main() -> None:

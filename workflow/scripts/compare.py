@@ -9,8 +9,9 @@ import pandas as pd
 
 from input_hessian.errors import UserError, run
 from input_hessian.files import write_atomically
-from input_hessian.results import read_table, worst_case
+from input_hessian.results import worst_case
 from input_hessian.statistics import Comparison, compare_robustness, holm
+from input_hessian.tables import read_table
 
 NORMS = {"linf": "l∞", "l2": "l2"}
 LARGEST_GAP = 0.005  # of validation accuracies that still count as matched

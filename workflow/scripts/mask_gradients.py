@@ -23,13 +23,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="safetensors of train")
     parser.add_argument("--output", type=Path, required=True, help="output, safetensors")
     args = parser.parse_args()
-    model, _ = load_model(args.model)
+    model, status = load_model(args.model)
     with safe_open(args.model, framework="pt") as file:
         settings = json.loads(file.metadata()["model"])
+    del settings["status"]
     last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
     last.weight *= SCALE
     last.bias *= SCALE
-    save_model(model, settings, args.output, settings.pop("status"))
+    save_model(model, settings, args.output, status)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from input_hessian.curvature import InputHessian, largest_eigenvalue, operator_norm, vector_norm
+from input_hessian.curvature import largest_eigenvalue, operator_norm, vector_norm
 from input_hessian.datasets import evaluation_subset, load
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
 from input_hessian.models import load_model
 from input_hessian.radius import predicted_radius
-from input_hessian.results import CELL
-from input_hessian.taylor import LayerwiseHessian, UnsupportedLayerError
+from input_hessian.regularizers import derivatives
+from input_hessian.tables import CELL
 from input_hessian.training import configure
 
 # From a random start, so that no direction is favoured; the budget is spent only if need be.
@@ -24,14 +24,6 @@ CONVERGED = {"hvps": 80, "tolerance": 1e-3}
 BATCH = 250  # Lanczos keeps two vectors a product and image: at most 250 MB for 784 pixels
 COLUMNS = ["index", "label", *CELL, "correct", "loss", "margin", "logit_scale", "gradient_norm"]
 COLUMNS += ["hessian_norm", "largest_eigenvalue", "converged", "predicted_radius"]
-
-
-def derivatives(model: nn.Module, images: Tensor, labels: Tensor):
-    """Return the fast passes where every layer is known to them, else double backpropagation."""
-    try:
-        return LayerwiseHessian(model, images, labels)
-    except UnsupportedLayerError:
-        return InputHessian(model, images, labels)
 
 
 def measure(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[pd.DataFrame]:

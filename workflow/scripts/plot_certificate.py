@@ -8,22 +8,24 @@ import numpy as np
 import pandas as pd
 from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
 
-from input_hessian.results import CELL
+from input_hessian.tables import CELL, read_table
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--certificates", type=Path, nargs="+", required=True, help="one per cell")
+    parser.add_argument("--cells", type=Path, required=True, help="table of collect")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--output", type=Path, nargs="+", required=True)
     args = parser.parse_args()
     tables = [table for table in map(pd.read_parquet, args.certificates) if not table.empty]
     if not tables:
         return nothing_to_draw(args.output)
-    styles = regularizer_styles(table["regularizer"].iloc[0] for table in tables)
+    styles = regularizer_styles(read_table(args.cells)["regularizer"])
     found = np.concatenate([table["distance"] for table in tables])
-    radii = np.linspace(0, np.quantile(found[np.isfinite(found)], 0.99), 400)
+    found = found[np.isfinite(found) & (found > 0)]
+    radii = np.linspace(0, np.quantile(found, 0.99) if len(found) else 1, 400)
 
     figure, axes = plt.subplots(figsize=(5.2, 3.4))
     for table in tables:

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from plotting import DATASETS, regularizer_styles, save
 
-from input_hessian.results import read_table
+from input_hessian.tables import read_table
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from plotting import DATASETS, nothing_to_draw, regularizer_styles, save
 
-from input_hessian.results import read_table
+from input_hessian.tables import read_table
 
 MEASURES = {
     "gradient_norm": "‖g‖ (nats per pixel unit)",

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.ticker import MaxNLocator
 from plotting import DATASETS, lam_colours, nothing_to_draw, panels, save
 
-from input_hessian.results import read_table
+from input_hessian.tables import read_table
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from plotting import DATASETS, nothing_to_draw, save
 
-from input_hessian.results import read_table
+from input_hessian.tables import read_table
 
 TITLES = {
     "single_step": "FGSM breaks it,\nPGD does not",
@@ -36,22 +36,23 @@ def main() -> None:
     )
     for axes, (check, title) in zip(grid, TITLES.items(), strict=True):
         found = table[table["check"] == check]
-        threshold = found["threshold"].max()
-        axes.axvspan(100 * threshold, 100, color="0.9", lw=0)
         for k, dataset in enumerate(datasets):
             part = found[found["dataset"] == dataset]
             shift = 0.3 * ((k + 0.5) / len(datasets) - 0.5)
-            axes.plot(
-                100 * part["value"],
-                [rows.index(name) + shift for name in part["regularizer"]],
-                linestyle="",
-                marker="od"[k % 2],
-                markersize=4,
-                alpha=0.7,
-                color=colours[dataset],
-                label=DATASETS.get(dataset, dataset),
-                clip_on=False,
-            )
+            axes.axvline(100 * part["threshold"].max(), color=colours[dataset], lw=0.8, ls=":")
+            for flagged, cells in part.groupby("flagged"):
+                axes.plot(
+                    100 * cells["value"],
+                    [rows.index(name) + shift for name in cells["regularizer"]],
+                    linestyle="",
+                    marker="od"[k % 2],
+                    markersize=4.5,
+                    color=colours[dataset],
+                    markerfacecolor=colours[dataset] if flagged else "white",
+                    label=None if flagged else DATASETS.get(dataset, dataset),
+                    clip_on=False,
+                    zorder=3,
+                )
         axes.set_xscale("symlog", linthresh=0.5, linscale=0.5)
         axes.set_xlim(0, 100)
         axes.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
@@ -59,7 +60,9 @@ def main() -> None:
         axes.set_title(title, fontsize=8)
     grid[0].set_yticks(range(len(rows)), rows)
     grid[0].set_ylim(len(rows) - 0.5, -0.5)
-    figure.supxlabel("share of the images checked, percent; grey: flagged", fontsize=9)
+    figure.supxlabel(
+        "share of the images checked (%); dotted: threshold; filled: flagged", fontsize=9
+    )
     figure.legend(
         *grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(datasets)
     )

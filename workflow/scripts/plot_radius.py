@@ -8,13 +8,8 @@ import numpy as np
 import pandas as pd
 from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
 
-from input_hessian.results import (
-    CELL,
-    broken_images,
-    compare_radius,
-    read_table,
-    with_distance,
-)
+from input_hessian.results import broken_images, compare_radius, with_distance
+from input_hessian.tables import CELL, read_table
 
 COLUMNS = 4
 TICKS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from plotting import DATASETS, save
 
-from input_hessian.results import read_table
+from input_hessian.tables import read_table
 
 MEASURES = {"of_mean": "mean found / mean ‖H‖", "median": "found / ‖H‖, median image"}
 

@@ -7,8 +7,8 @@ import pandas as pd
 from plotting import DATASETS, MARKERS, NORMS, lam_colours, nothing_to_draw, panels, save
 
 from input_hessian.published import read_published
-from input_hessian.results import read_table
 from input_hessian.statistics import over_seeds
+from input_hessian.tables import read_table
 
 NORM_ROWS = ("linf", "l2")
 

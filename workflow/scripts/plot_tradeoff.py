@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
 
-from input_hessian.results import read_table
 from input_hessian.statistics import over_seeds
+from input_hessian.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
 

@@ -9,7 +9,8 @@ from grid import cell_folders
 
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
-from input_hessian.results import CELL, select
+from input_hessian.results import select
+from input_hessian.tables import CELL
 
 
 def main() -> None:
@@ -22,12 +23,14 @@ def main() -> None:
 
     rows = []
     for folder in cell_folders(args.grid):
-        training = json.loads((folder / "training.json").read_text())
-        accuracies = json.loads((folder / "validation.json").read_text())["robust_accuracy"]
-        values = [value for norm in accuracies.values() for value in norm.values()]
+        validation = json.loads((folder / "validation.json").read_text())
+        values = [v for norm in validation["robust_accuracy"].values() for v in norm.values()]
         rows.append(
-            {key: training[key] for key in [*CELL, "status", "validation_accuracy"]}
-            | {"validation_robust_accuracy": sum(values) / len(values) if values else None}
+            {key: validation[key] for key in [*CELL, "status"]}
+            | {
+                "validation_accuracy": validation["accuracy"],
+                "validation_robust_accuracy": sum(values) / len(values) if values else None,
+            }
         )
     table = select(pd.DataFrame(rows), args.max_clean_loss / 100)
     write_atomically(args.output, table.to_csv(index=False))

@@ -8,8 +8,8 @@ import pandas as pd
 
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
-from input_hessian.results import read_table
 from input_hessian.statistics import over_seeds
+from input_hessian.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
 NORMS = {"linf": "l∞", "l2": "l2"}

@@ -8,8 +8,8 @@ import pandas as pd
 
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
-from input_hessian.results import read_table
 from input_hessian.statistics import over_seeds
+from input_hessian.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
 NORMS = {"linf": "l∞", "l2": "l2"}
@@ -35,7 +35,8 @@ def tabulate(robustness: pd.DataFrame, selection: pd.DataFrame, headline: dict) 
     ]
     by = [*KEYS, "norm", "epsilon", "attack"]
     images = rows.groupby(by)["n"].max().rename("images").reset_index()
-    return over_seeds(rows[at], by).merge(images, on=by)
+    rows = rows[pd.Series(at, index=rows.index, dtype=bool)]
+    return over_seeds(rows, by).merge(images, on=by)
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -63,10 +64,10 @@ def markdown(table: pd.DataFrame) -> str:
         return "Every selected cell diverged.\n"
     seeds, images = table["seeds"].max(), table["images"].max()
     head = (
-        f"Robust accuracy in percent of the selected cells on {images} test images, mean of {seeds} "
-        "seed(s). FGSM, PGD and DDN each attack every image; a column with + attacks what everything "
+        f"Robust accuracy in percent of the selected cells on {images} test images, mean of up to "
+        f"{seeds} seed(s), those that finished. FGSM, PGD and DDN each attack every image; a column with + attacks what everything "
         "before it left, so the last is the worst case over all attacks, with its 95% interval "
-        f"({'Student t over seeds' if seeds > 1 else 'Wilson, of the images'}).\n\n"
+        "(Student's t over the seeds; with one seed, Wilson's, of the images).\n\n"
     )
     return head + "\n".join(blocks)
 

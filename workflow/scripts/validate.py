@@ -11,7 +11,7 @@ from input_hessian.datasets import evaluation_subset, load
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
 from input_hessian.models import load_model
-from input_hessian.training import configure
+from input_hessian.training import configure, evaluate
 
 
 def main() -> None:
@@ -30,7 +30,9 @@ def main() -> None:
     split = load(args.data, "validation")
     chosen = torch.from_numpy(evaluation_subset(args.settings["images"], len(split.labels)))
     model, status = load_model(args.model, device)
-    accuracies = {}
+    accuracies, clean = {}, None
+    if status == "finished":
+        _, clean = evaluate(model, split.images, split.labels)
     for norm, epsilons in args.settings["headline"].items() if status == "finished" else []:
         record = run_attack(
             model,
@@ -43,7 +45,13 @@ def main() -> None:
         robust = record.robust.double().mean(1).tolist()
         accuracies[norm] = dict(zip(map(str, epsilons), robust, strict=True))
         print(norm, accuracies[norm], flush=True)
-    result = {**cell, "status": status, "images": len(chosen), "robust_accuracy": accuracies}
+    result = {
+        **cell,
+        "status": status,
+        "accuracy": clean,  # of all validation images
+        "attacked_images": len(chosen),
+        "robust_accuracy": accuracies,
+    }
     write_atomically(args.output, json.dumps(result, indent=2) + "\n")
 
 

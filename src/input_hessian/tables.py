@@ -1,0 +1,37 @@
+"""What the tables have in common; apart from :mod:`results`, on whose edits no attack depends."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+CELL = ["dataset", "regularizer", "lam", "seed"]
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a table of the pipeline; the regularizer ``none`` stays a text, an empty field is NaN."""
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+def broken_at(images: pd.DataFrame) -> pd.Series:
+    """Return the smallest epsilon at which any attack broke an image.
+
+    Args:
+        images: rows with ``index``, ``attack``, ``norm``, ``epsilon``, ``robust``.
+
+    Returns:
+        Indexed by ``index`` and ``norm``; 0 where the network is wrong already, infinite where no
+        attack succeeded.
+    """
+    epsilon = images["epsilon"].where(~images["robust"].astype(bool), math.inf)
+    return epsilon.groupby([images["index"], images["norm"]]).min()
+
+
+def selected_lam(path: str | Path, dataset: str, regularizer: str) -> float:
+    """Return the weight that the table of :func:`input_hessian.results.select` chose."""
+    table = read_table(path)
+    chosen = table["selected"] & (table["dataset"] == dataset)
+    (lam,) = table.loc[chosen & (table["regularizer"] == regularizer), "lam"]
+    return lam
