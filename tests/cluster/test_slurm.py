@@ -171,10 +171,11 @@ def test_cluster_computes_what_a_local_run_computes(cluster, local, fresh):
     fresh.run(*MEASUREMENTS, *PROFILE)
     assert_same_tables(local, fresh)
     assert (fresh.path / RECOVERY).read_text() == (local.path / RECOVERY).read_text()
-    # One submission per cell, one per measurement; data and tables are made where Snakemake runs.
+    # One submission per cell, per selected cell (one per regularizer, which is attacked further) and
+    # per measurement; data and tables are made where Snakemake runs.
     jobs = [row for job, row in cluster.jobs().items() if job not in before]
     assert len(cell_jobs(cluster, before)) == CELLS
-    assert [row["state"] for row in jobs] == ["COMPLETED"] * (CELLS + 1)
+    assert [row["state"] for row in jobs] == ["COMPLETED"] * (CELLS + CELLS + 1)
     assert "Nothing to be done" in fresh.run(*MEASUREMENTS, *PROFILE)
 
 
@@ -193,7 +194,7 @@ def test_bundled_cells_on_one_gpu_and_a_scratch_folder(cluster, local, fresh):
     assert_same_tables(local, fresh)
     (job,) = cell_jobs(cluster, before)
     assert (job["state"], job["node"], job["gpus"]) == ("COMPLETED", "n3", "gres:gpu:1")
-    assert (job["limit"], job["memory"]) == ("8:00:00", "3000M")
+    assert (job["limit"], job["memory"]) == ("14:00:00", "3000M")
     assert (scratch / job["id"]).is_dir()
 
 
@@ -211,7 +212,7 @@ def test_cancelled_jobs_are_repeated_and_train_nothing_again(cluster, local, fre
     assert_same_cell(local, fresh)
     jobs = cell_jobs(cluster, before)
     assert [row["state"] for row in jobs] == ["CANCELLED", "CANCELLED", "COMPLETED"]
-    assert [row["limit"] for row in jobs] == ["4:00:00", "8:00:00", "12:00:00"]
+    assert [row["limit"] for row in jobs] == ["6:00:00", "12:00:00", "18:00:00"]
     assert [row["memory"] for row in jobs] == ["3000M", "6000M", "9000M"]
 
 
@@ -246,7 +247,7 @@ def test_a_job_over_its_memory_and_then_over_its_time(cluster, local, fresh):
     assert_same_cell(local, fresh)
     jobs = cell_jobs(cluster, before)
     assert [row["state"] for row in jobs] == ["FAILED", "TIMEOUT", "COMPLETED"]
-    assert [row["limit"] for row in jobs] == ["4:00:00", "1:00", "12:00:00"]
+    assert [row["limit"] for row in jobs] == ["6:00:00", "1:00", "18:00:00"]
     assert [row["memory"] for row in jobs] == [f"{TOO_LITTLE * n**3}M" for n in (1, 2, 3)]
 
 
