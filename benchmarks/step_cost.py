@@ -562,7 +562,7 @@ def fractions_found(names, model, images, labels) -> dict[str, float]:
 
 FAMILY_STYLES = {  # Wong's colour-blind safe colours: blues for ours
     "ours: power from g": ("#0072B2", "o", "-"),
-    "ours: power from softmax start": ("#0072B2", "*", "-"),
+    "ours: power from softmax start": ("#0072B2", "*", "-."),
     "ours: Lanczos from g": ("#0072B2", "s", ""),
     "ours, fallback: power from g by double backprop": ("#56B4E9", "o", "--"),
     "power, random start": ("#D55E00", "^", "-"),

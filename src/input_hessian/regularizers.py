@@ -130,7 +130,7 @@ class InputHessianNorm:
     estimator: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, model, images, labels, generator):
-        hessian = _derivatives(model, images, labels, row_space=True)
+        hessian = _derivatives(model, images, labels, row_space=_may_leave_pixels(self.estimator))
         norm = _training_norm(hessian, self.estimator, generator)
         return Objective(hessian.loss, self.lam * _power(norm, self.squared), hessian.logits)
 
@@ -152,7 +152,7 @@ class TaylorBound:
     estimator: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, model, images, labels, generator):
-        hessian = _derivatives(model, images, labels, row_space=True)
+        hessian = _derivatives(model, images, labels, row_space=_may_leave_pixels(self.estimator))
         # In this order: after the product, the gradient shares its backward pass.
         second = self.lam**2 / 2 * _training_norm(hessian, self.estimator, generator)
         first = self.lam * vector_norm(hessian.gradient)
@@ -170,6 +170,11 @@ def _derivatives(
         return LayerwiseHessian(model, images, labels, row_space=row_space)
     except UnsupportedLayerError:
         return InputHessian(model, images, labels)
+
+
+def _may_leave_pixels(estimator: dict[str, Any]) -> bool:
+    """A random start is drawn in pixels, as published; other starts lie in the row space."""
+    return estimator.get("start") != "random"
 
 
 def _training_norm(
