@@ -304,6 +304,7 @@ CORE = {  # measured at every size; of the others, the slowest are skipped where
     "ours: power from g, 1",
     "ours: power from g, 2",
     "ours: power from softmax start, 1",
+    "ours: power from softmax start, 2",
     "ours, fallback: power from g by double backprop, 1",
     "power, random start, 4",
     "CURE (h 1.5, sign of g)",
@@ -724,6 +725,7 @@ def markdown(table) -> str:
         "ours: power from g, 1",
         "ours: power from g, 2",
         "ours: power from softmax start, 1",
+        "ours: power from softmax start, 2",
         "power, random start, 4",
     ]
     lines += [
