@@ -304,6 +304,7 @@ CORE = {  # measured at every size; of the others, the slowest are skipped where
     "ours: power from g, 1",
     "ours: power from g, 2",
     "ours: power from softmax start, 1",
+    "ours: power from softmax start, 2",
     "ours, fallback: power from g by double backprop, 1",
     "power, random start, 4",
     "CURE (h 1.5, sign of g)",
@@ -562,7 +563,7 @@ def fractions_found(names, model, images, labels) -> dict[str, float]:
 
 FAMILY_STYLES = {  # Wong's colour-blind safe colours: blues for ours
     "ours: power from g": ("#0072B2", "o", "-"),
-    "ours: power from softmax start": ("#0072B2", "*", "-"),
+    "ours: power from softmax start": ("#0072B2", "*", "-."),
     "ours: Lanczos from g": ("#0072B2", "s", ""),
     "ours, fallback: power from g by double backprop": ("#56B4E9", "o", "--"),
     "power, random start": ("#D55E00", "^", "-"),
@@ -724,6 +725,7 @@ def markdown(table) -> str:
         "ours: power from g, 1",
         "ours: power from g, 2",
         "ours: power from softmax start, 1",
+        "ours: power from softmax start, 2",
         "power, random start, 4",
     ]
     lines += [

@@ -188,6 +188,29 @@ def test_taylor_bounds_the_quadratic_model_of_the_loss(model, batch):
         assert (rise <= penalty * (1 + 1e-12)).all()
 
 
+@pytest.mark.parametrize("penalty", ["hessian", "taylor"])
+@pytest.mark.parametrize("start", ["gradient", "softmax", "random"])
+def test_the_passes_taken_change_nothing(penalty, start):
+    """An MLP with few units, where the passes leave the pixels, against double backpropagation."""
+    torch.manual_seed(0)
+    model = models.mlp((1, 5, 5), CLASSES, 6, nn.Tanh).double()
+    images = torch.rand(5, 1, 5, 5, dtype=torch.float64)
+    labels = torch.arange(5) % CLASSES
+    options = {"estimator": {"start": start, "hvps": 2}}
+    options |= {"squared": False} if penalty == "hessian" else {}
+    found = regularizers.build(penalty, lam=2.0, **options)(model, images, labels, seeded(0))
+    hessian = InputHessian(model, images, labels)
+    norm = operator_norm(hessian, start=start, hvps=2, create_graph=True, generator=seeded(0)).norm
+    expected = 2 * norm + (2 * vector_norm(hessian.gradient) if penalty == "taylor" else 0)
+    assert torch.allclose(found.penalty, expected, rtol=1e-12)
+    gradients = (
+        torch.autograd.grad(p.sum(), list(model.parameters()), materialize_grads=True)
+        for p in (found.penalty, expected)
+    )
+    for a, b in zip(*gradients, strict=True):
+        assert torch.allclose(a, b, rtol=1e-10, atol=1e-13)
+
+
 def test_default_estimator_is_one_product_from_the_gradient(model, batch):
     penalty = regularizers.build("hessian", lam=2.0, squared=False)(
         model, *batch, seeded(0)
