@@ -72,7 +72,8 @@ def main() -> None:
         axes.minorticks_off()
         weight = "" if cell["regularizer"] == "none" else f", λ = {cell['lam']:g}"
         axes.set_title(
-            f"{cell['regularizer']}{weight}\nbound holds: {100 * result['bound_holds']:.0f}%\n"
+            f"{cell['regularizer']}{weight}\nbound holds: {100 * result['bound_holds']:.0f}%"
+            f" (trivially: {100 * result['above_threshold']:.0f}%)\n"
             f"$\\rho$ = {result['spearman_predicted']:.2f}, n = {result['compared']}",
             fontsize=8,
         )
