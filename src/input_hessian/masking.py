@@ -41,8 +41,8 @@ class Check(NamedTuple):
 
     @property
     def flagged(self) -> bool:
-        """Whether the value is above the threshold."""
-        return self.value > self.threshold
+        """Whether the value is above the threshold, by more than rounding."""
+        return self.value > self.threshold + 1e-9
 
 
 def check_masking(
