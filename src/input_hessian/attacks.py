@@ -185,12 +185,13 @@ def run_attack(
         settings: which attack.
         epsilons: radii in pixel units, positive and increasing.
         seed: of the random starts; the global generator is left as it was.
-        broken_at: ``[N]``, the smallest epsilon at which earlier attacks of this norm broke each
+        broken_at: ``[N]``, float64, the smallest epsilon at which earlier attacks of this norm broke each
             image, infinite where none did: from there on it counts as broken and is not attacked.
         batch_size: images attacked at a time.
 
     Raises:
-        UserError: for an unknown attack or norm, or epsilons that do not increase from above 0.
+        UserError: for an unknown attack or norm, epsilons that do not increase from above 0, or a
+            ``broken_at`` that is not float64.
         AttackError: if an image comes back outside the ball or outside [0, 1].
     """
     known = settings.attack in ATTACKS and settings.norm in (LINF, L2)
@@ -203,10 +204,12 @@ def run_attack(
         low < high for low, high in zip([0, *epsilons], epsilons, strict=False)
     ):
         raise UserError(f"epsilons: expected increasing numbers above 0, got {list(epsilons)}")
+    if broken_at is not None and broken_at.dtype != torch.float64:  # rounded, it misses its epsilon
+        raise UserError(f"broken_at: expected float64, got {broken_at.dtype}")
     attack = ATTACKS[settings.attack](settings)
     correct = predict(model, images).argmax(1) == labels
     found = torch.where(correct, math.inf, 0.0).double()
-    before = found if broken_at is None else torch.minimum(found, broken_at.double())
+    before = found if broken_at is None else torch.minimum(found, broken_at)
     adversarial = images.clone()
 
     def attack_images(chosen: Tensor, epsilon: float | None) -> None:

@@ -236,6 +236,12 @@ def test_what_earlier_attacks_broke_is_neither_attacked_nor_robust(linear, monke
     assert torch.isinf(record.epsilon_found[5:]).all()  # what others found is not this attack's
 
 
+def test_radii_of_earlier_attacks_are_exact(linear):
+    """In float32, 0.15 is larger than 0.15, and a broken image would count as robust."""
+    with pytest.raises(ValueError, match=r"broken_at: expected float64, got torch\.float32"):
+        run_attack(*linear, PGD["l2"], [0.15], seed=0, broken_at=torch.full((60,), 0.15))
+
+
 def test_the_targeted_loss_needs_four_classes(linear):
     with pytest.raises(ValueError, match="expected at least 4 classes, got 2"):
         run_attack(*linear, AttackSettings("apgd-t", "l2"), [0.1], seed=0)
@@ -269,5 +275,6 @@ def test_the_four_attacks_are_the_reference_autoattack(norm):
     for attack in ("apgd-ce", "apgd-t", "fab-t", "square"):
         settings = AttackSettings(attack, norm)
         record = run_attack(model, images, labels, settings, [epsilon], seed=3, broken_at=broken_at)
-        broken_at = torch.where(record.robust[0], math.inf, epsilon)
+        radius = torch.tensor(epsilon, dtype=torch.float64)
+        broken_at = torch.where(record.robust[0], math.inf, radius)
     assert torch.equal(record.robust[0], expected)
