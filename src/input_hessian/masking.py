@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from input_hessian.attacks import AttackSettings, run_attack
 from input_hessian.curvature import InputHessian
 from input_hessian.tables import broken_at
+from input_hessian.training import label_margin
 
 # Any image can be turned into the constant image one half: no network can tell classes apart there.
 HUGE_EPSILON = 0.5
@@ -131,8 +132,6 @@ def check_masking(
     device = next(model.parameters()).device
     at = InputHessian(model, images.to(device), labels.to(device))
     logits = at.logits.detach()
-    right = logits.gather(1, labels.to(device)[:, None])
-    others = logits.scatter(1, labels.to(device)[:, None], -math.inf)
     few = max(0.005, 1 / len(labels))  # half a point, but never a single image
     zero = share((at.gradient.detach().flatten(1) == 0).all(1))
     return [
@@ -143,5 +142,5 @@ def check_masking(
         Check("zero_gradients", zero, few),
         Check("pgd_gap", pgd_gap, 0.1),
         Check("logit_scale", logits.abs().amax(1).mean().item(), math.nan),
-        Check("margin", (right - others.amax(1, keepdim=True)).mean().item(), math.nan),
+        Check("margin", label_margin(logits, labels.to(device)).mean().item(), math.nan),
     ]

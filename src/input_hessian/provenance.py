@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import resource
 import subprocess
@@ -35,8 +36,16 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux KiB
 
 
-def fingerprint(*texts: str, files: Iterable[str | Path] = ()) -> str:
-    """Return the SHA-256 of texts and file contents, in order."""
+def fingerprint(settings: dict, where: dict[str, str | int], files: Iterable[str | Path]) -> str:
+    """Return the SHA-256 of what a job's result depends on: a job resumes only what it matches.
+
+    Args:
+        settings: of the job; the order of keys does not matter.
+        where: from :func:`environment`, of which versions, device and threads change results.
+        files: code and data, whose contents count.
+    """
+    texts = [json.dumps(settings, sort_keys=True)]
+    texts += [f"{key}={where[key]}" for key in ("torch", "device", "threads")]
     digest = hashlib.sha256()
     for part in [*(text.encode() for text in texts), *(Path(file).read_bytes() for file in files)]:
         digest.update(len(part).to_bytes(8, "big") + part)

@@ -207,6 +207,13 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 2000) -> Tensor:
     return torch.cat([model(part.to(device)).cpu() for part in images.split(batch_size)])
 
 
+def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return ``z_y - max_{k != y} z_k`` of every image, ``[B, K]`` and ``[B]`` to ``[B]``."""
+    of_label = logits.gather(1, labels[:, None])
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return of_label.squeeze(1) - others.amax(1)
+
+
 def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
     """Return mean cross-entropy (nats) and accuracy over images ``[N, *image]``, labels ``[N]``."""
     logits = predict(model, images)

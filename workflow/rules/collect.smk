@@ -55,6 +55,7 @@ rule collect:
 rule summarize:
     input:
         script="workflow/scripts/summarize.py",
+        text="workflow/scripts/table_text.py",
         library=modules("summarize"),
         cells=f"{REPORT}/tables/cells.csv",
         robustness=f"{REPORT}/tables/robustness.csv",
@@ -82,6 +83,7 @@ rule summarize:
 rule compare:
     input:
         script="workflow/scripts/compare.py",
+        text="workflow/scripts/table_text.py",
         library=modules("compare"),
         selection=f"{RESULTS}/selection.csv",
         cells=f"{REPORT}/tables/cells.csv",
@@ -110,6 +112,7 @@ rule compare:
 rule tabulate_attacks:
     input:
         script="workflow/scripts/tabulate_attacks.py",
+        text="workflow/scripts/table_text.py",
         library=modules("tabulate_attacks"),
         robustness=f"{REPORT}/tables/robustness.csv",
         selection=f"{RESULTS}/selection.csv",

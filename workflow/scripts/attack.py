@@ -45,11 +45,7 @@ def main() -> None:
     records = Records(
         # Beside the outputs, but not declared: Snakemake deletes those before it repeats a job.
         args.images.with_name("attacks"),
-        fingerprint(
-            json.dumps(args.settings, sort_keys=True),
-            *(f"{key}={where[key]}" for key in ("torch", "device", "threads")),
-            files=[*args.library, args.data, args.model],
-        ),
+        fingerprint(args.settings, where, [*args.library, args.data, args.model]),
     )
 
     # The first image of each class in the subset, for the figure of adversarial examples.

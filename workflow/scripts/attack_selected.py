@@ -45,9 +45,9 @@ def main() -> None:
     records = Records(
         args.images.with_name("attacks"),
         fingerprint(
-            json.dumps({**args.settings, "cells": cell}, sort_keys=True),
-            *(f"{key}={where[key]}" for key in ("torch", "device", "threads")),
-            files=[*args.library, args.data, path, args.earlier[which]],
+            {**args.settings, "cells": cell},
+            where,
+            [*args.library, args.data, path, args.earlier[which]],
         ),
     )
     columns = ["index", "label", *CELL, "attack", "norm", "epsilon", "robust"]

@@ -24,8 +24,12 @@ def main() -> None:
 
     cells, robustness, curves = [], [], []
     # What the further attacks on the selected cells found, by cell.
-    further = pd.concat(
-        pd.read_parquet(folder / "images.parquet") for folder in selected_folders(args.grid)
+    further = dict(
+        iter(
+            pd.concat(
+                pd.read_parquet(folder / "images.parquet") for folder in selected_folders(args.grid)
+            ).groupby(CELL)
+        )
     )
     for folder in cell_folders(args.grid):
         training = json.loads((folder / "training.json").read_text())
@@ -43,10 +47,9 @@ def main() -> None:
         columns = ["index", "attack", "norm", "epsilon", "robust"]
         images = images[columns]
         parts = [images, worst_case(images)]
-        same = (further[CELL] == pd.Series(identity)[CELL]).all(axis=1)
-        if same.any():
+        if tuple(identity.values()) in further:
             # Kept apart from `worst`, which compares cells: these attacks ran on this one alone.
-            parts += [further.loc[same, columns]]
+            parts += [further[tuple(identity.values())][columns]]
             parts += [worst_case(pd.concat([images, parts[-1]])).assign(attack="ensemble")]
         table = robust_accuracy(pd.concat(parts))
         robustness.append(table.assign(**identity))

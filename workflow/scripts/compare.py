@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from table_text import NORMS, percent
 
 from input_hessian.errors import UserError, run
 from input_hessian.files import write_atomically
@@ -13,7 +14,6 @@ from input_hessian.results import worst_case
 from input_hessian.statistics import Comparison, compare_robustness, holm
 from input_hessian.tables import read_table
 
-NORMS = {"linf": "l∞", "l2": "l2"}
 LARGEST_GAP = 0.005  # of validation accuracies that still count as matched
 ROUNDING = 1e-9
 COLUMNS = ["dataset", "norm", "epsilon", "reference", "reference_lam", "regularizer", "lam"]
@@ -145,11 +145,6 @@ def sides(pair: dict) -> list[tuple[str, float]]:
     return [(pair["reference"], pair["reference_lam"]), (pair["regularizer"], pair["lam"])]
 
 
-def points(values: pd.Series) -> pd.Series:
-    """Format fractions as percentages with one decimal."""
-    return (100 * values).map("{:z.1f}".format)
-
-
 def markdown(table: pd.DataFrame) -> str:
     """Return one table per dataset, each with what its numbers are."""
     blocks = []
@@ -158,8 +153,8 @@ def markdown(table: pd.DataFrame) -> str:
             ["reference", "reference_lam", "clean_first", "seeds_first", "images"]
         ].iloc[0]
         sign = rows["difference"].map(lambda difference: "+" * (difference > 0))
-        difference = sign + points(rows["difference"])
-        difference += " [" + points(rows["low"]) + ", " + points(rows["high"]) + "]"
+        difference = sign + percent(rows["difference"])
+        difference += " [" + percent(rows["low"]) + ", " + percent(rows["high"]) + "]"
         shown = pd.DataFrame(
             {
                 "attack": rows["norm"].map(NORMS) + " " + rows["epsilon"].map("{:g}".format),
@@ -167,9 +162,9 @@ def markdown(table: pd.DataFrame) -> str:
                 "lam": rows["lam"].map("{:g}".format),
                 "choice": rows["choice"].where(rows["matched"], rows["choice"] + " †"),
                 "seeds": rows["seeds_second"],
-                "clean": points(rows["clean_second"]),
-                "robust": points(rows["robust_second"]),
-                f"robust, {name}": points(rows["robust_first"]),
+                "clean": percent(rows["clean_second"]),
+                "robust": percent(rows["robust_second"]),
+                f"robust, {name}": percent(rows["robust_first"]),
                 f"{name} minus other": difference.where(
                     rows["p_holm"] >= 0.05, "**" + difference + "**"
                 ),

@@ -17,7 +17,7 @@ from input_hessian.models import load_model
 from input_hessian.radius import predicted_radius
 from input_hessian.regularizers import derivatives
 from input_hessian.tables import CELL
-from input_hessian.training import configure
+from input_hessian.training import configure, label_margin
 
 # From a random start, so that no direction is favoured; the budget is spent only if need be.
 CONVERGED = {"hvps": 80, "tolerance": 1e-3}
@@ -32,8 +32,6 @@ def measure(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[pd.Dat
     for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
         hessian = derivatives(model, x, y)
         logits = hessian.logits.detach()
-        of_label = logits.gather(1, y[:, None]).squeeze(1)
-        others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
         gradient_norm = vector_norm(hessian.gradient.detach())
         norm = operator_norm(
             hessian, method="lanczos", start="random", generator=generator, **CONVERGED
@@ -44,7 +42,7 @@ def measure(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[pd.Dat
         columns = {
             "correct": logits.argmax(1) == y,
             "loss": loss,
-            "margin": of_label - others,
+            "margin": label_margin(logits, y),
             "logit_scale": logits.abs().amax(1),
             "gradient_norm": gradient_norm,
             "hessian_norm": norm.norm,

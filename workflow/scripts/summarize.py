@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from table_text import NORMS, by_weight, percent
 
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
@@ -12,7 +13,6 @@ from input_hessian.statistics import over_seeds
 from input_hessian.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
-NORMS = {"linf": "l∞", "l2": "l2"}
 
 
 def summarize(cells: pd.DataFrame, robustness: pd.DataFrame, headline: dict) -> pd.DataFrame:
@@ -36,11 +36,6 @@ def summarize(cells: pd.DataFrame, robustness: pd.DataFrame, headline: dict) -> 
     return over_seeds(pd.concat(measured), [*KEYS, "measure"])
 
 
-def percent(values: pd.Series) -> pd.Series:
-    """Format fractions as percentages with one decimal."""
-    return (100 * values).map("{:.1f}".format)
-
-
 def markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataFrame) -> str:
     """Return one table per dataset, each with what its numbers are."""
     blocks = []
@@ -57,16 +52,7 @@ def markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataFram
             text[fewer] += " (" + rows.loc[fewer, "seeds"].astype(str) + " of them)"
             if (rows["seeds"] == 1).any():
                 spread += "; where one seed is left, the 95% Wilson interval of its images"
-        wide = rows.assign(text=text).pivot_table(
-            index=["regularizer", "lam"],
-            columns="measure",
-            values="text",
-            aggfunc="first",
-            sort=False,
-        )
-        order = pd.MultiIndex.from_frame(rows[["regularizer", "lam"]].drop_duplicates())
-        wide = wide.loc[order, rows["measure"].unique()].reset_index()
-        wide["lam"] = wide["lam"].map("{:g}".format)
+        wide = by_weight(rows.assign(text=text), "measure")
         blocks.append(
             f"### {dataset}\n\n"
             f"Accuracy in percent: {spread}. Clean: all {clean} test images. Under attack: a fixed "

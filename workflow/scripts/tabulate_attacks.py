@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from table_text import NORMS, by_weight, percent
 
 from input_hessian.errors import run
 from input_hessian.files import write_atomically
@@ -12,7 +13,6 @@ from input_hessian.statistics import over_seeds
 from input_hessian.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
-NORMS = {"linf": "l∞", "l2": "l2"}
 # Columns of the Markdown table; APGD-T's record already counts what came before it.
 SHOWN = {
     "fgsm": "FGSM",
@@ -44,18 +44,12 @@ def markdown(table: pd.DataFrame) -> str:
     blocks = []
     for (dataset, norm, epsilon), rows in table.groupby(["dataset", "norm", "epsilon"], sort=False):
         rows = rows[rows["attack"].isin(SHOWN)]
-        text = (100 * rows["mean"]).map("{:.1f}".format)
-        worst = rows["attack"] == "ensemble"
-        bounds = (100 * rows[["low", "high"]]).map("{:.1f}".format)
-        text[worst] += " [" + bounds.loc[worst, "low"] + ", " + bounds.loc[worst, "high"] + "]"
-        wide = rows.assign(text=text).pivot_table(
-            index=["regularizer", "lam"], columns="attack", values="text", aggfunc="first",
-            sort=False,
-        )  # fmt: skip
-        order = pd.MultiIndex.from_frame(rows[["regularizer", "lam"]].drop_duplicates())
-        wide = wide.loc[order, [attack for attack in SHOWN if attack in wide]]
-        wide = wide.rename(columns=SHOWN).reset_index()
-        wide["lam"] = wide["lam"].map("{:g}".format)
+        text = percent(rows["mean"])
+        interval = " [" + percent(rows["low"]) + ", " + percent(rows["high"]) + "]"
+        text[rows["attack"] == "ensemble"] += interval
+        wide = by_weight(rows.assign(text=text), "attack")
+        wide = wide[["regularizer", "lam", *(attack for attack in SHOWN if attack in wide)]]
+        wide = wide.rename(columns=SHOWN)
         blocks.append(
             f"### {dataset}, {NORMS[norm]} {epsilon:g}\n\n"
             f"{wide.to_markdown(index=False, disable_numparse=True)}\n"

@@ -47,11 +47,7 @@ def main() -> None:
         TrainingSettings(**args.settings["training"], seed=cell["seed"]),
         device=device,
         checkpoint=checkpoint,
-        fingerprint=fingerprint(
-            json.dumps(args.settings, sort_keys=True),
-            *(f"{key}={where[key]}" for key in ("torch", "device", "threads")),
-            files=[*args.library, args.data],
-        ),
+        fingerprint=fingerprint(args.settings, where, [*args.library, args.data]),
     )
 
     models.save_model(model, model_settings, args.model, result.status)

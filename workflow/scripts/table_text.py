@@ -1,0 +1,23 @@
+"""What the Markdown tables share."""
+
+import pandas as pd
+
+NORMS = {"linf": "l∞", "l2": "l2"}
+
+
+def percent(values: pd.Series) -> pd.Series:
+    """Format fractions as percentages with one decimal."""
+    return (100 * values).map("{:z.1f}".format)
+
+
+def by_weight(rows: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Return one row per regularizer and weight, and ``text`` in one column per value of ``by``.
+
+    Rows and columns in their order of appearance.
+    """
+    wide = rows.pivot_table(
+        index=["regularizer", "lam"], columns=by, values="text", aggfunc="first", sort=False
+    )
+    order = pd.MultiIndex.from_frame(rows[["regularizer", "lam"]].drop_duplicates())
+    wide = wide.loc[order, rows[by].unique()].reset_index()
+    return wide.assign(lam=wide["lam"].map("{:g}".format))
