@@ -236,6 +236,40 @@ def test_what_earlier_attacks_broke_is_neither_attacked_nor_robust(linear, monke
     assert torch.isinf(record.epsilon_found[5:]).all()  # what others found is not this attack's
 
 
+def test_an_expensive_attack_starts_at_the_largest_ball_and_skips_what_stands_there(
+    linear, monkeypatch
+):
+    """A stand-in that breaks, within its ball, exactly what the closed form allows."""
+    model = linear[0]
+    exact = radius(*linear, "l2")
+    weights = (model[1].weight[1] - model[1].weight[0]).reshape(1, 1, 4, 4)
+    direction = weights / weights.norm()
+    tried = []
+
+    def shortest(batch, epsilon):
+        tried.append((epsilon, len(batch)))
+        towards = 1 - 2 * model(batch).argmax(1).float()
+        return batch + epsilon * direction * towards[:, None, None, None]
+
+    fake = FakeAttack(shortest)
+    monkeypatch.setitem(attacks.ATTACKS, "apgd-t", lambda settings: fake)
+    ordered = exact.sort().values
+    low, middle, high = (ordered[i : i + 2].mean().item() for i in (15, 30, 45))
+    # an earlier attack broke the five images next to break at the middle radius
+    earlier = torch.full((60,), math.inf, dtype=torch.float64)
+    earlier[exact.argsort()[26:31]] = middle
+    record = run_attack(
+        *linear, AttackSettings("apgd-t", "l2"), [low, middle, high], seed=0, broken_at=earlier
+    )
+    stands = [int((exact > epsilon).sum()) for epsilon in (low, middle, high)]
+    assert stands == [44, 29, 14]
+    # high: all correct ones but the five; middle: what broke at high, but not the five;
+    # low: what broke at the middle radius, the five among it.
+    assert tried == [(high, 50), (middle, 50 - 14), (low, 55 - 29)]
+    assert record.robust.sum(1).tolist() == stands
+    assert torch.equal(record.robust, torch.stack([exact > e for e in (low, middle, high)]))
+
+
 def test_radii_of_earlier_attacks_are_exact(linear):
     """In float32, 0.15 is larger than 0.15, and a broken image would count as robust."""
     with pytest.raises(ValueError, match=r"broken_at: expected float64, got torch\.float32"):
