@@ -83,6 +83,29 @@ def over_seeds(
     return pd.DataFrame(table, columns=[*by, "mean", "low", "high", "seeds"])
 
 
+def relative_cost(cost: pd.DataFrame) -> pd.DataFrame:
+    """Return the quartiles of the time of a step as a multiple of plain training's, per regularizer.
+
+    The ratio is taken within each round of the interleaved measurement, so that what slows the
+    machine down for a while cancels; the training times of the cells were taken at different times.
+
+    Args:
+        cost: rows ``dataset, regularizer, round, milliseconds``.
+
+    Returns:
+        Columns 0.25, 0.5 and 0.75, indexed by ``dataset`` and ``regularizer`` in their order of
+        appearance.
+    """
+    times = cost.pivot(index=["dataset", "round"], columns="regularizer", values="milliseconds")
+    ratios = times.div(times["none"], axis=0).melt(
+        ignore_index=False, var_name="regularizer", value_name="ratio"
+    )
+    ratios = ratios.dropna().groupby(["dataset", "regularizer"])["ratio"]
+    quartiles = ratios.quantile([0.25, 0.5, 0.75]).unstack()
+    order = cost[["dataset", "regularizer"]].drop_duplicates()
+    return quartiles.loc[pd.MultiIndex.from_frame(order)]
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the two-sided p-value of McNemar's exact test (McNemar 1947).
 

@@ -10,7 +10,7 @@ import pytest
 
 from input_hessian.errors import UserError
 from input_hessian.published import read_published
-from input_hessian.statistics import compare_robustness, holm
+from input_hessian.statistics import compare_robustness, holm, relative_cost
 from input_hessian.tables import read_table
 
 ROOT = Path(__file__).parents[2]
@@ -211,7 +211,6 @@ def test_summary_of_one_seed_states_the_interval_of_its_images():
 
 
 def test_cost_is_the_ratio_within_a_round():
-    tradeoff = script("plot_tradeoff")
     rows = [  # the machine is ten times slower in the second round
         ("digits", "none", 0, 1.0),
         ("digits", "hessian", 0, 4.0),
@@ -221,7 +220,7 @@ def test_cost_is_the_ratio_within_a_round():
         ("digits", "hessian", 2, 5.0),
     ]
     columns = ["dataset", "regularizer", "round", "milliseconds"]
-    cost = tradeoff.relative_cost(pd.DataFrame(rows, columns=columns))
+    cost = relative_cost(pd.DataFrame(rows, columns=columns))
     assert cost.loc[("digits", "hessian")].tolist() == [4, 4, 4.5]
     assert cost.loc[("digits", "none")].tolist() == [1, 1, 1]
 

@@ -12,6 +12,8 @@ TABLES = [
         "autoattack.md",
         "comparison.csv",
         "comparison.md",
+        "claims.csv",
+        "claims.md",
     )
 ]
 
@@ -134,4 +136,35 @@ rule tabulate_attacks:
     shell:
         "python {input.script} --robustness {input.robustness} --selection {input.selection} "
         "--headline {params.headline:q} --csv {output.csv} --markdown {output.markdown} "
+        "> {log} 2>&1"
+
+
+rule judge_claims:
+    input:
+        script="workflow/scripts/judge_claims.py",
+        text="workflow/scripts/table_text.py",
+        library=modules("judge_claims"),
+        cells=f"{REPORT}/tables/cells.csv",
+        cost=expand(f"{RESULTS}/cost/{{dataset}}.csv", dataset=DATASETS),
+        curvature=f"{REPORT}/tables/curvature.csv",
+        comparison=f"{REPORT}/tables/comparison.csv",
+    output:
+        csv=report(
+            f"{REPORT}/tables/claims.csv",
+            caption="../report/claims.rst",
+            category="Tables",
+            labels={"table": "the paper's claims"},
+        ),
+        markdown=f"{REPORT}/tables/claims.md",
+    log:
+        f"{LOGS}/judge_claims.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        penalties=penalty_settings,
+    shell:
+        "python {input.script} --cells {input.cells} --cost {input.cost} "
+        "--curvature {input.curvature} --comparison {input.comparison} "
+        "--penalties {params.penalties:q} --csv {output.csv} --markdown {output.markdown} "
         "> {log} 2>&1"

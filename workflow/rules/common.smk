@@ -136,6 +136,7 @@ MODULES = {
     "plot_masking": ["tables"],
     "collect": ["errors", "files", "results", "tables"],
     "summarize": ["errors", "files", "statistics", "tables"],
+    "judge_claims": ["errors", "files", "statistics", "tables"],
     "compare": ["errors", "files", "results", "statistics", "tables"],
     "plot_robustness": ["errors", "published", "statistics", "tables"],
     "plot_pareto": ["errors", "statistics", "tables"],
@@ -401,6 +402,11 @@ def comparison_settings(wildcards):
     """Where the cells are, at which radii they are compared, and with what, as JSON."""
     headline = {name: entry["headline"] for name, entry in DATASETS.items()}
     return json.dumps({"results": RESULTS, "headline": headline} | config["comparison"])
+
+
+def penalty_settings(wildcards):
+    """The penalty of every regularizer, as JSON."""
+    return json.dumps({name: entry["penalty"] for name, entry in REGULARIZERS.items()})
 
 
 def shown_cells(filename):

@@ -8,24 +8,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
 
-from input_hessian.statistics import over_seeds
+from input_hessian.statistics import over_seeds, relative_cost
 from input_hessian.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
-
-
-def relative_cost(cost: pd.DataFrame) -> pd.DataFrame:
-    """Return the quartiles of the time of a step as a multiple of plain training's, per regularizer.
-
-    The ratio is taken within each round of the interleaved measurement, so that what slows the
-    machine down for a while cancels; the training times of the cells were taken at different times.
-    """
-    times = cost.pivot(index=["dataset", "round"], columns="regularizer", values="milliseconds")
-    ratios = times.div(times["none"], axis=0).melt(
-        ignore_index=False, var_name="regularizer", value_name="ratio"
-    )
-    ratios = ratios.dropna().groupby(["dataset", "regularizer"])["ratio"]
-    return ratios.quantile([0.25, 0.5, 0.75]).unstack()
 
 
 def main() -> None:

@@ -1,0 +1,191 @@
+"""State, by rules fixed before the results, which claims of the paper hold in this run.
+
+The claims are those of the abstract of arXiv 2009.06571:
+
+- C1, training with a penalty on the norm of the input Hessian is feasible: *holds* if every network
+  so trained finished.
+- C2, the norm bounds how well a network withstands an attack: read as a bound, the quadratic model's
+  radius must stay below the smallest perturbation found on at least 95% of the images, in every
+  network; read as an order, its rank correlation with that perturbation must be positive, with its
+  95% interval over the seeds, in every group of networks.  Both: *holds*; one: *holds partly*.
+- C3, it is more robust than the penalty on the input gradient: at matched clean accuracy, the
+  difference of robust accuracies must be positive, with a p-value below 0.05 that is adjusted (Holm)
+  for the comparisons of this claim.  Everywhere: *holds*; somewhere, and nowhere significantly
+  negative: *holds partly*; no significant difference at all: *not shown*.
+
+Else a claim *does not hold*; without a comparison it is *not tested*.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+from table_text import NORMS
+
+from input_hessian.errors import run
+from input_hessian.files import write_atomically
+from input_hessian.statistics import holm, relative_cost, t_interval
+from input_hessian.tables import read_table
+
+NAMES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "digits"}
+BOUND = 0.95  # share of images on which a bound must hold to be called one
+ALPHA = 0.05
+
+
+def verdict(outcomes: list[bool], none: str = "does not hold") -> str:
+    """Return the words for a list of outcomes; ``none`` are those for no positive one."""
+    if not outcomes:
+        return "not tested"
+    return "holds" if all(outcomes) else "holds partly" if any(outcomes) else none
+
+
+def feasible(cells: pd.DataFrame, cost: pd.DataFrame, penalties: dict) -> tuple[str, str]:
+    """Judge C1: did every Hessian-regularized network train, and at what cost?"""
+    hessian = [name for name, penalty in penalties.items() if penalty == "hessian"]
+    ours = cells[cells["regularizer"].isin(hessian)]
+    finished = ours["status"] == "finished"
+    ratios = relative_cost(cost)
+    costs = []
+    for dataset, rows in ratios.groupby("dataset", sort=False):
+        times = [
+            f"{name} {middle:.1f} ({low:.1f} to {high:.1f})"
+            for (_, name), (low, middle, high) in rows.iterrows()
+            if name != "none"
+        ]
+        costs.append(f"{NAMES.get(dataset, dataset)}: {', '.join(times)}")
+    evidence = (
+        f"{finished.sum()} of {len(ours)} networks finished. Time of a training step as a multiple of "
+        f"plain training's (median and quartiles of {cost['round'].nunique()} rounds, interleaved in "
+        f"one process): {'; '.join(costs)}."
+    )
+    return verdict(finished.tolist()), evidence
+
+
+def bounds(curvature: pd.DataFrame) -> tuple[str, str]:
+    """Judge C2: does the quadratic model's radius bound the smallest perturbation, or order it?"""
+    holds, ordered, lines = [], [], []
+    for dataset, rows in curvature.groupby("dataset", sort=False):
+        shares, correlations = [], []
+        for key, group in rows.groupby(["regularizer", "lam"], sort=False):
+            known = group["spearman_predicted"].dropna()
+            if known.empty:
+                continue
+            name = key[0] if key[0] == "none" else f"{key[0]} {key[1]:g}"
+            holds.append((group["bound_holds"] >= BOUND).all())
+            shares.append((group["bound_holds"].mean(), name))
+            interval = t_interval(known)
+            # with one seed there is no interval: the correlation itself has to do
+            ordered.append((interval.low if len(known) > 1 else interval.mean) > 0)
+            correlations.append((interval.mean, name))
+        if not shares:
+            continue
+        (least, at), (most, there) = min(shares), max(shares)
+        (weakest, where), (strongest, here) = min(correlations), max(correlations)
+        lines.append(
+            f"{NAMES.get(dataset, dataset)}: the predicted radius is below the smallest "
+            f"perturbation on {100 * least:.0f}% ({at}) to {100 * most:.0f}% ({there}) of the images; "
+            f"rank correlation of the two {weakest:.2f} ({where}) to {strongest:.2f} ({here})"
+        )
+    readings = [all(holds), all(ordered)] if holds else []
+    seeds, images = curvature["seed"].nunique(), curvature["n"].max()
+    evidence = (
+        f"As a bound: {sum(holds)} of {len(holds)} groups of networks (a regularizer with its λ) keep "
+        f"it on {100 * BOUND:g}% of the images; as an order: {sum(ordered)} of {len(ordered)}. "
+        f"{'. '.join(lines)} (DDN, l2; up to {images} test images, means of {seeds} seed(s))."
+    )
+    return verdict(readings), evidence
+
+
+def more_robust(comparison: pd.DataFrame, names: list[str]) -> tuple[str, str]:
+    """Judge whether the reference withstands more than these, at matched clean accuracy."""
+    rows = comparison[
+        comparison["regularizer"].isin(names) & comparison["choice"].str.contains("matched")
+    ]
+    if rows.empty:
+        return verdict([]), "Nothing to compare."
+    significant = holm(rows["p_value"]) < ALPHA
+    better = (significant & (rows["difference"] > 0)).tolist()
+    worse = significant & (rows["difference"] < 0)
+    lines = [
+        f"{NAMES.get(row.dataset, row.dataset)} {NORMS[row.norm]} {row.epsilon:g}: {row.regularizer} "
+        f"{row.lam:g} {100 * row.robust_second:.1f}, {row.reference} {row.reference_lam:g} "
+        f"{100 * row.robust_first:.1f}, difference {100 * row.difference:+.1f} "
+        f"[{100 * row.low:.1f}, {100 * row.high:.1f}]{'*' * bool(sign)}{'' if row.matched else ' †'}"
+        for row, sign in zip(rows.itertuples(), significant, strict=True)
+    ]
+    unmatched = "; †: clean validation accuracies differ by more than half a point"
+    evidence = (
+        f"{'; '.join(lines)} (percent of {rows['images'].max()} test images that withstand every "
+        f"attack both underwent, means of {rows['seeds_first'].max()} seed(s), difference in points with "
+        f"its 95% interval; *: p < {ALPHA:g} after Holm's adjustment for these {len(rows)} comparisons"
+        f"{'' if rows['matched'].all() else unmatched})."
+    )
+    if worse.any():
+        return "does not hold", evidence
+    return verdict(better, none="not shown"), evidence
+
+
+def judge(cells, cost, curvature, comparison, penalties: dict) -> pd.DataFrame:
+    """Return one row per claim: ``claim, verdict, evidence``.
+
+    Args:
+        cells: table of collect.
+        cost: table of measure_cost, all datasets.
+        curvature: table of collect_curvature.
+        comparison: table of compare; its reference is the Hessian penalty.
+        penalties: penalty of every regularizer.
+    """
+
+    def named(penalty: str) -> list[str]:
+        return [name for name, kind in penalties.items() if kind == penalty]
+
+    rows = [
+        ("C1: the penalty can be trained with", *feasible(cells, cost, penalties)),
+        ("C2: ‖H‖ bounds how well a network withstands an attack", *bounds(curvature)),
+        (
+            "C3: more robust than the penalty on the input gradient",
+            *more_robust(comparison, named("gradient")),
+        ),
+        (
+            "Not claimed: more robust than adversarial training",
+            *more_robust(comparison, named("adversarial")),
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "verdict", "evidence"])
+
+
+def markdown(claims: pd.DataFrame) -> str:
+    """Return one paragraph per claim."""
+    return (
+        "\n".join(
+            f"- **{row.claim}: {row.verdict}.** {row.evidence}" for row in claims.itertuples()
+        )
+        + "\n"
+    )
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cells", type=Path, required=True, help="table of collect")
+    parser.add_argument("--cost", type=Path, nargs="+", required=True, help="one per dataset")
+    parser.add_argument("--curvature", type=Path, required=True, help="table of collect_curvature")
+    parser.add_argument("--comparison", type=Path, required=True, help="table of compare")
+    parser.add_argument("--penalties", type=json.loads, required=True, help="by name, as JSON")
+    parser.add_argument("--csv", type=Path, required=True, help="output, one row per claim")
+    parser.add_argument("--markdown", type=Path, required=True, help="output, to read")
+    args = parser.parse_args()
+    claims = judge(
+        read_table(args.cells),
+        pd.concat(map(read_table, args.cost)),
+        read_table(args.curvature),
+        read_table(args.comparison),
+        args.penalties,
+    )
+    write_atomically(args.csv, claims.to_csv(index=False))
+    write_atomically(args.markdown, markdown(claims))
+
+
+if __name__ == "__main__":
+    run(main)
