@@ -19,7 +19,7 @@ CELL = "results/demo/digits/hessian/lam~1/seed~0"
 FIGURES = ["cost", "examples_digits_l2", "examples_digits_linf", "learning_curves_digits"]
 FIGURES += ["masking", "pareto", "recovery_digits", "robustness_digits", "tradeoff"]
 FIGURES += ["curvature_digits", "radius_digits", "certificate_digits"]
-CELLS, SELECTED = 18, 16
+CELLS, SELECTED, IMAGES = 18, 16, 100
 
 
 @contextlib.contextmanager
@@ -118,10 +118,10 @@ def test_penalties_do_what_they_are_for(demo):
 def test_curvature_is_measured_at_every_attacked_image(demo):
     table = read(demo, "curvature")
     assert len(table) == CELLS
-    assert set(table["n"]) == {200}
+    assert set(table["n"]) == {IMAGES}
     assert (table["converged"] > 0.99).all()
     assert (table["largest_eigenvalue_q95"] <= table["hessian_norm_q95"] * 1.01).all()
-    assert (table["compared"] > 150).all()
+    assert (table["compared"] > 0.75 * IMAGES).all()
     norms = table.groupby(["regularizer", "lam"])["hessian_norm_mean"].mean()
     assert norms["hessian", 1] < norms["hessian", 0.1] < norms["none", 0]
 
@@ -130,7 +130,7 @@ def test_no_attack_succeeds_within_a_certified_radius(demo):
     for cell in ("none/lam~0", "hessian/lam~1"):
         path = demo.path / f"results/demo/certificate/digits/{cell}/seed~0/certificate.parquet"
         images = pd.read_parquet(path)
-        assert len(images) == 200
+        assert len(images) == IMAGES
         assert (images["certified_radius"] <= images["distance"] + 1e-4).all()
         assert ((images["certified_radius"] > 0) == (images["distance"] > 0)).all()
         assert images["certified_radius"].median() > 0.02
@@ -144,7 +144,7 @@ def test_records_say_where_they_come_from(demo):
     assert record["peak_memory_mb"] > 50
     assert {"torch", "commit", "processor", "threads"} <= set(record)
     images = pd.read_parquet(demo.path / CELL / "images.parquet")
-    assert images.groupby(["attack", "norm", "epsilon"])["index"].nunique().eq(200).all()
+    assert images.groupby(["attack", "norm", "epsilon"])["index"].nunique().eq(IMAGES).all()
     summary = (demo.path / "reports/demo/tables/summary.md").read_text()
     assert "| hessian " in summary
     assert "2 seeds" in summary
