@@ -26,6 +26,7 @@ include: "workflow/rules/masking.smk"
 include: "workflow/rules/collect.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/curvature.smk"
+include: "workflow/rules/notebook.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -36,7 +37,12 @@ rule all:
     input:
         FIGURES,
         TABLES,
+        NOTEBOOK,
 
 
 onsuccess:
-    print(f"Figures: {REPORT}/figures\nTables:  {REPORT}/tables")
+    print(
+        f"Figures:  {REPORT}/figures\n"
+        f"Tables:   {REPORT}/tables\n"
+        f"Notebook: {NOTEBOOK}"
+    )

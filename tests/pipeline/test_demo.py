@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,7 +45,17 @@ def test_every_figure_and_table_is_there(demo):
         f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png")
     )
     assert all(p.stat().st_size > 5000 for p in figures.iterdir())
-    assert "Figures: reports/demo/figures" in demo.output
+    assert "Figures:  reports/demo/figures" in demo.output
+
+
+def test_notebook_ran_to_its_end(demo):
+    page = (demo.path / "reports/demo/notebook.html").read_text()
+    assert "18 of 18 cells finished" in page
+    assert page.count('class="jp-RenderedImage ') == 5
+    assert "Where to go on" in page
+    assert 'data-mime-type="application/vnd.jupyter.stderr"' not in page  # warnings and errors
+    assert not re.search(r'(src|href)="https?://(?!arxiv)', page)  # nothing to fetch
+    assert len(page) < 1_500_000
 
 
 def test_tables_hold_every_cell_attack_and_radius(demo):
@@ -179,6 +190,7 @@ def test_editing_a_figure_redraws_it_and_nothing_else(demo):
             "plot_recovery": 1,
             "plot_robustness": 1,
             "plot_tradeoff": 1,
+            "run_notebook": 1,  # draws in the same style
         }
 
 
@@ -317,6 +329,7 @@ def test_report_holds_every_figure(demo):
     html = (demo.path / "report.html").read_text()
     for name in FIGURES:
         assert f"{name}.png" in html
+    assert "notebook.html" in html
     assert "Input-gradient and input-Hessian regularization" in html
 
 

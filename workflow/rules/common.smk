@@ -194,6 +194,7 @@ MODULES = {
     ],
     "plot_certificate": ["tables"],
     "plot_examples": ["datasets", "errors", "files"],
+    "run_notebook": ["errors", "files"],
 }
 
 

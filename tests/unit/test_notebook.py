@@ -1,0 +1,121 @@
+"""The notebook is stored without results, and what is made of one that runs and one that fails."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+from nbformat.v4 import new_code_cell, new_notebook
+from test_repository import imported_modules
+from test_tables import script
+
+from input_hessian.errors import run
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "workflow/notebooks/results.ipynb"
+PARAMETERS = {
+    "source": 'NAME = "by hand"',
+    "id": "parameters",
+    "metadata": {"tags": ["parameters"]},
+}
+
+run_notebook = script("run_notebook")
+
+
+def code_cells():
+    notebook = nbformat.read(NOTEBOOK, as_version=nbformat.NO_CONVERT)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_committed_notebook_holds_no_results():
+    notebook = nbformat.read(NOTEBOOK, as_version=nbformat.NO_CONVERT)
+    assert notebook.nbformat == 4
+    nbformat.validate(notebook)
+    assert len(code_cells()) > 10
+    for cell in code_cells():
+        assert cell.outputs == []
+        assert cell.execution_count is None
+        assert "execution" not in cell.metadata  # Jupyter's timestamps
+    assert [cell.id for cell in code_cells() if "parameters" in cell.metadata.get("tags", [])] == [
+        "parameters"
+    ]
+
+
+def source():
+    """The notebook as one module, magics made calls."""
+    transform = TransformerManager().transform_cell
+    return "\n".join(transform(cell.source) for cell in code_cells())
+
+
+def test_code_cells_compile():
+    for cell in code_cells():
+        compile(TransformerManager().transform_cell(cell.source), cell.id, "exec")
+
+
+def test_rule_depends_on_the_modules_that_the_notebook_imports(tmp_path):
+    module = tmp_path / "notebook.py"
+    module.write_text(source())
+    rule = (ROOT / "workflow/rules/notebook.smk").read_text()
+    declared = ast.literal_eval(re.search(r"^NOTEBOOK_MODULES = (\[.*?^\])", rule, re.S | re.M)[1])
+    assert sorted(imported_modules(module, set())) == declared
+
+
+def test_rule_has_every_table_that_the_notebook_reads():
+    rule = (ROOT / "workflow/rules/notebook.smk").read_text()
+    read = set(re.findall(r'TABLES / "(\w+)\.csv"', source()))
+    assert read == set(re.findall(r'^ {16}"(\w+)",$', rule, re.MULTILINE))
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """Run the script on two cells, the name and a given one; return where the page belongs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IPYTHONDIR", "restored")
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "restored")
+    output = tmp_path / "out/notebook.html"
+
+    def execute(*cells):
+        notebook = new_notebook(cells=[new_code_cell(**cell) for cell in cells])
+        nbformat.write(notebook, "two.ipynb")
+        arguments = ["--notebook", "two.ipynb", "--name", "run's name", "--output", str(output)]
+        monkeypatch.setattr(sys, "argv", ["run_notebook.py", *arguments])
+        run(run_notebook.main)
+        return output.read_text()
+
+    execute.output = output
+    return execute
+
+
+def test_page_holds_the_output_for_the_given_name(page, tmp_path):
+    text = page(
+        PARAMETERS,
+        {"source": "import os, sys; print(NAME.upper(), sys.prefix, os.getcwd())", "id": "shout"},
+    )
+    assert "RUN'S NAME" in text
+    assert sys.prefix in text  # this environment, whatever kernels are installed
+    assert str(tmp_path) in text
+    assert "by hand" not in text
+    assert not re.search(r"(src|href|from|import)\s*=?\s*['\"]https?://", text)  # self-contained
+    assert len(text) < 500_000
+    assert [path.name for path in page.output.parent.iterdir()] == ["notebook.html"]
+
+
+def test_failing_cell_is_named_and_leaves_no_page(page, capfd):
+    with pytest.raises(SystemExit) as stopped:
+        page(PARAMETERS, {"source": "missing = {}\nmissing[NAME]", "id": "look-up"})
+    assert stopped.value.code == 1
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: two.ipynb: cell 'look-up' (missing = {}): KeyError: ")
+    assert "run's name" in last
+    assert not page.output.parent.exists()
+
+
+def test_notebook_without_its_parameter_is_refused(page, capfd):
+    with pytest.raises(SystemExit) as stopped:
+        page({"source": "NAME", "id": "parameters"})
+    assert stopped.value.code == 1
+    assert "tag 'parameters'" in capfd.readouterr().err
+    assert not page.output.parent.exists()

@@ -1,0 +1,99 @@
+"""Execute the narrated notebook on one run's results and write it as one HTML file."""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
+from nbformat import NotebookNode
+
+from input_hessian.errors import UserError, run
+from input_hessian.files import write_atomically
+
+PARAMETERS = "parameters"  # tag of the cell that sets NAME
+TIMEOUT = 600  # seconds a cell may take: far more than any needs
+# nbconvert's own page without the scripts that it would fetch from the web, and as wide as a text.
+PAGE = """
+{%- extends "index.html.j2" -%}
+{%- block html_head_js_requirejs -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_css -%}
+<style type="text/css">main { max-width: 64rem; margin: 0 auto; }</style>
+{%- endblock -%}
+"""
+
+
+def parametrize(notebook: NotebookNode, name: str) -> None:
+    """Replace the cell with the tag ``parameters`` by the name of the run.
+
+    Raises:
+        UserError: unless there is exactly one such cell.
+    """
+    cells = [cell for cell in notebook.cells if PARAMETERS in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise UserError(
+            f"expected one cell with the tag {PARAMETERS!r}, which sets NAME, got {len(cells)}; "
+            "restore it (in Jupyter: Property Inspector, Cell Tags)"
+        )
+    cells[0].source = f"NAME = {name!r}"
+
+
+def execute(notebook: NotebookNode) -> None:
+    """Run every cell in place, in the working folder and by this interpreter.
+
+    Raises:
+        UserError: if a cell fails; the message names the cell and gives its error.
+    """
+    started = []
+    # A kernel of this environment goes before one of the same name that the user has installed.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    with tempfile.TemporaryDirectory() as profile:
+        os.environ["IPYTHONDIR"] = profile  # start-up files of the user would change the page
+        executor = ExecutePreprocessor(
+            kernel_name="python3",
+            timeout=TIMEOUT,
+            record_timing=False,
+            on_cell_start=lambda cell, cell_index: started.append(cell),
+        )
+        try:
+            executor.preprocess(notebook, {"metadata": {"path": "."}})
+        except CellExecutionError as error:
+            # The whole traceback goes to the log, the cell and the error into the message.
+            print(error, file=sys.stderr)
+            raise UserError(f"cell {title(started[-1])}: {error.ename}: {error.evalue}") from None
+        except (TimeoutError, RuntimeError) as error:  # too slow, or the kernel died
+            where = f"cell {title(started[-1])}" if started else "the kernel did not start"
+            raise UserError(f"{where}: {type(error).__name__}: {error}") from None
+
+
+def title(cell: NotebookNode) -> str:
+    """Return the cell's name and its first line."""
+    return f"{cell.get('id')!r} ({cell.source.strip().partition(chr(10))[0]})"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--notebook", type=Path, required=True)
+    parser.add_argument("--name", required=True, help="of the configuration")
+    parser.add_argument("--output", type=Path, required=True, help="output, HTML")
+    args = parser.parse_args()
+    notebook = nbformat.read(args.notebook, as_version=4)
+    try:
+        parametrize(notebook, args.name)
+        execute(notebook)
+    except UserError as error:
+        remedy = f"no {args.output.name} was written"
+        raise UserError(f"{args.notebook}: {error}; {remedy}") from None
+    exporter = HTMLExporter(raw_template=PAGE)
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": args.name}})
+    write_atomically(args.output, page)
+
+
+if __name__ == "__main__":
+    run(main)
