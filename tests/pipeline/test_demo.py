@@ -20,6 +20,7 @@ CELL = "results/demo/digits/hessian/lam~1/seed~0"
 FIGURES = ["cost", "examples_digits_l2", "examples_digits_linf", "learning_curves_digits"]
 FIGURES += ["masking", "pareto", "recovery_digits", "robustness_digits", "tradeoff"]
 FIGURES += ["curvature_digits", "radius_digits", "certificate_digits"]
+FIGURES += ["headline", "autoattack", "loss_surface_digits"]
 CELLS, SELECTED, IMAGES = 18, 16, 100
 
 
@@ -179,11 +180,14 @@ def test_editing_a_figure_redraws_it_and_nothing_else(demo):
         assert demo.planned() == {"plot_cost": 1}
     with edited(demo.path / "workflow/scripts/style.mplstyle", lambda s: s + "\n# edited\n"):
         assert demo.planned() == {
+            "plot_autoattack": 1,
             "plot_certificate": 1,
             "plot_cost": 1,
             "plot_curvature": 1,
             "plot_examples": 2,
+            "plot_headline": 1,
             "plot_learning_curves": 1,
+            "plot_loss_surface": 1,
             "plot_masking": 1,
             "plot_pareto": 1,
             "plot_radius": 1,

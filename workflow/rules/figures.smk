@@ -1,4 +1,6 @@
 FIGURES = [
+    f"{REPORT}/figures/headline.{{suffix}}",
+    f"{REPORT}/figures/autoattack.{{suffix}}",
     *(f"{REPORT}/figures/robustness_{dataset}.{{suffix}}" for dataset in DATASETS),
     f"{REPORT}/figures/pareto.{{suffix}}",
     f"{REPORT}/figures/tradeoff.{{suffix}}",
@@ -12,11 +14,61 @@ FIGURES = [
     ),
     *(
         f"{REPORT}/figures/{name}_{dataset}.{{suffix}}"
-        for name in ("recovery", "curvature", "radius", "certificate")
+        for name in ("loss_surface", "recovery", "curvature", "radius", "certificate")
         for dataset in DATASETS
     ),
 ]
 FIGURES = [path.format(suffix=suffix) for path in FIGURES for suffix in ("png", "pdf")]
+
+
+rule plot_headline:
+    input:
+        script="workflow/scripts/plot_headline.py",
+        style=STYLE,
+        library=modules("plot_headline"),
+        robustness=f"{REPORT}/tables/robustness.csv",
+        selection=f"{RESULTS}/selection.csv",
+    output:
+        pdf=f"{REPORT}/figures/headline.pdf",
+        png=report(
+            f"{REPORT}/figures/headline.png",
+            caption="../report/headline.rst",
+            category="Robust accuracy",
+            labels={"figure": "selected weights against epsilon", "dataset": "all"},
+        ),
+    log:
+        f"{LOGS}/plot_headline.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        reference=config["comparison"]["reference"],
+    shell:
+        "python {input.script} --robustness {input.robustness} --selection {input.selection} "
+        "--reference {params.reference} --output {output} > {log} 2>&1"
+
+
+rule plot_autoattack:
+    input:
+        script="workflow/scripts/plot_autoattack.py",
+        style=STYLE,
+        library=modules("plot_autoattack"),
+        table=f"{REPORT}/tables/autoattack.csv",
+    output:
+        pdf=f"{REPORT}/figures/autoattack.pdf",
+        png=report(
+            f"{REPORT}/figures/autoattack.png",
+            caption="../report/autoattack_figure.rst",
+            category="Robust accuracy",
+            labels={"figure": "what each attack takes away", "dataset": "all"},
+        ),
+    log:
+        f"{LOGS}/plot_autoattack.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        "python {input.script} --table {input.table} --output {output} > {log} 2>&1"
 
 
 rule plot_robustness:
@@ -178,3 +230,35 @@ rule plot_examples:
     shell:
         "python {input.script} --dataset {wildcards.dataset} --norm {wildcards.norm} "
         "--examples {input.examples} --output {output} > {log} 2>&1"
+
+
+rule plot_loss_surface:
+    input:
+        script="workflow/scripts/plot_loss_surface.py",
+        style=STYLE,
+        library=modules("plot_loss_surface"),
+        data="data/{dataset}.safetensors",
+        models=shown_cells("model.safetensors"),
+        training=shown_cells("training.json"),
+    output:
+        pdf=f"{REPORT}/figures/loss_surface_{{dataset}}.pdf",
+        png=report(
+            f"{REPORT}/figures/loss_surface_{{dataset}}.png",
+            caption="../report/loss_surface.rst",
+            category="Curvature",
+            labels={"figure": "loss around one test image", "dataset": "{dataset}"},
+        ),
+    log:
+        f"{LOGS}/plot_loss_surface/{{dataset}}.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        images=EVALUATION["images"],
+        radii=lambda wildcards: json.dumps(
+            DATASETS[wildcards.dataset]["headline"]["l2"]
+        ),
+    shell:
+        "python {input.script} --models {input.models} --data {input.data} "
+        "--dataset {wildcards.dataset} --images {params.images} --radii {params.radii:q} "
+        "--output {output} > {log} 2>&1"

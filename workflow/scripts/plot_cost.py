@@ -25,7 +25,7 @@ def main() -> None:
     figure, grid = plt.subplots(
         1,
         len(datasets),
-        figsize=(0.75 * len(datasets) * len(names) + 1.2, 3.2),
+        figsize=(2.9 * len(datasets) + 1.4, 0.3 * len(names) + 1.2),
         sharey=True,
         squeeze=False,
     )
@@ -33,26 +33,27 @@ def main() -> None:
         rows = table[table["dataset"] == dataset]
         times = rows.pivot(index="round", columns="regularizer", values="milliseconds")
         ratios = times.div(times[unit], axis=0)  # within a round, neighbours slow all alike
-        for x, name in enumerate(names):
+        for y, name in enumerate(names):
             if name not in ratios:  # not trained on this dataset
                 continue
             low, middle, high = ratios[name].quantile([0.25, 0.5, 0.75])
-            axes.bar(x, middle, color=styles[name]["color"], alpha=0.4, width=0.6)
+            axes.barh(y, middle, color=styles[name]["color"], alpha=0.5, height=0.6)
             if name != unit:
                 error = [[middle - low], [high - middle]]
-                axes.errorbar(x, middle, error, color=styles[name]["color"], capsize=3)
+                axes.errorbar(middle, y, xerr=error, color="black", capsize=2, lw=1)
             axes.annotate(
                 f"{middle:.1f}x",
-                (x, high),
-                ha="center",
-                xytext=(0, 4),
+                (high, y),
+                va="center",
+                xytext=(5, 0),
                 textcoords="offset points",
             )
-        axes.set_xticks(range(len(names)), names, rotation=20 if len(names) > 4 else 0)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel("time relative to plain training")
         axes.set_title(f"{DATASETS.get(dataset, dataset)} (1x = {times[unit].median():.1f} ms)")
-        axes.grid(axis="x", visible=False)
-        axes.margins(y=0.12)
-    grid[0][0].set_ylabel("time relative to plain training")
+        axes.grid(axis="y", visible=False)
+        axes.margins(x=0.16)
     rounds, batch = table["round"].nunique(), table["batch_size"].iloc[0]
     figure.suptitle(
         f"Cost of one training step, batch {batch}:\nmedian and quartiles of {rounds} rounds",

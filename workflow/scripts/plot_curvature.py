@@ -43,10 +43,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, nargs="+", required=True)
     args = parser.parse_args()
     table = read_table(args.curvature)
+    styles = regularizer_styles(table["regularizer"])  # of all datasets, as in the other figures
     table = table[table["dataset"] == args.dataset]
     if table.empty:
         return nothing_to_draw(args.output)
-    styles = regularizer_styles(table["regularizer"])
     cells = list(table.groupby(["regularizer", "lam"], sort=False))
     # A gap after each regularizer, so that its weights read as one group.
     names = [name for (name, _), _ in cells]
@@ -61,8 +61,6 @@ def main() -> None:
         axes.grid(axis="y", visible=False)
     plain = [name if name == "none" else f"{name}, λ = {lam:g}" for (name, lam), _ in cells]
     grid[0].set_yticks(heights, plain)
-    for tick, name in zip(grid[0].get_yticklabels(), names, strict=True):
-        tick.set_color(styles[name]["color"])
     seeds = table["seed"].nunique()
     mean = f", geometric mean over {seeds} seeds" if seeds > 1 else ""
     figure.suptitle(

@@ -30,12 +30,15 @@ def main() -> None:
         return nothing_to_draw(args.output)
     columns = len(rows[0][1]["labels"])
     figure, grid = plt.subplots(
-        len(rows) + 1, columns, figsize=(0.85 * columns + 1, 1.05 * (len(rows) + 1)), squeeze=False
+        len(rows) + 1,
+        columns,
+        figsize=(0.78 * columns + 0.9, 1.06 * (len(rows) + 1) + 0.4),
+        squeeze=False,
     )
 
     def show(axes, image, title, colour="black"):
         axes.imshow(image.movedim(0, -1).squeeze(-1), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(title, fontsize=6.5, color=colour, pad=2)
+        axes.set_title(title, fontsize=7, color=colour, pad=2)
         axes.set(xticks=[], yticks=[])
         axes.grid(visible=False)
 
@@ -47,19 +50,22 @@ def main() -> None:
         for k, axes in enumerate(line):
             epsilon = found[k].item()
             if epsilon == 0:
-                title, colour = f"already {names[tensors[f'pgd_{args.norm}_prediction'][k]]}", "0.5"
+                title, colour = (
+                    f"already\n{names[tensors[f'pgd_{args.norm}_prediction'][k]]}",
+                    "0.5",
+                )
             elif epsilon == float("inf"):
-                title, colour = "withstands all", "tab:blue"
+                title, colour = "withstands\nall", "tab:blue"
             else:
                 seen = names[tensors[f"pgd_{args.norm}_prediction"][k]]
-                title, colour = f"{epsilon:g}: {seen}", "black"
+                title, colour = f"{epsilon:g}\n{seen}", "black"
             show(axes, tensors[f"pgd_{args.norm}_images"][k], title, colour)
         label = training["regularizer"]
         if label != "none":
             label += f"\nλ = {training['lam']:g}"
         line[0].set_ylabel(label, fontsize=7)
     figure.suptitle(
-        f"{DATASETS.get(args.dataset, args.dataset)}: PGD, smallest {NORMS[args.norm]} ε tried that "
+        f"{DATASETS.get(args.dataset, args.dataset)}: PGD, smallest {NORMS[args.norm]} ε tried that\n"
         "fools the network, and what it then sees",
         fontsize=9,
     )

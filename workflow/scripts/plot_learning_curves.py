@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from matplotlib.ticker import MaxNLocator
-from plotting import DATASETS, lam_colours, nothing_to_draw, panels, save
+from plotting import DATASETS, lam_colours, lam_legend, nothing_to_draw, panel_titles, panels, save
 
 from input_hessian.tables import read_table
 
@@ -22,29 +22,30 @@ def main() -> None:
         return nothing_to_draw(args.output)
     names = list(table["regularizer"].unique())
     measures = {
-        "accuracy": ("training accuracy (%)", 100),
-        "validation_accuracy": ("validation accuracy (%)", 100),
-        "penalty": ("weighted penalty (nats)", 1),
+        "accuracy": ("training\naccuracy (%)", 100),
+        "validation_accuracy": ("validation\naccuracy (%)", 100),
+        "penalty": ("weighted\npenalty (nats)", 1),
     }
     labels = [label for label, _ in measures.values()]
-    figure, grid = panels(names, labels, (2.3, 1.8), sharex=True)
+    titles = panel_titles(table)
+    several = [name for name in names if "\n" not in titles[name] and name != "none"]
+    shared = lam_colours(table.loc[table["regularizer"].isin(several), "lam"])
+    figure, grid = panels([titles[name] for name in names], labels, (2.0, 1.35), sharex=True)
     for row, (column, (_, factor)) in zip(grid, measures.items(), strict=True):
         for axes, name in zip(row, names, strict=True):
             mine = table[table["regularizer"] == name]
-            colours = lam_colours(mine["lam"]) if name != "none" else {0: "black"}
+            colours = shared if name in several else lam_colours(mine["lam"])
+            colours = colours if name != "none" else {0: "black"}
             for lam, rows in mine.groupby("lam"):
                 seeds = factor * rows.groupby("epoch")[column].agg(["mean", "min", "max"])
                 marker = "o" if len(seeds) == 1 else None
-                label_lam = f"λ = {lam:g}" if name != "none" else "no penalty"
-                axes.plot(
-                    seeds.index, seeds["mean"], color=colours[lam], marker=marker, label=label_lam
-                )
+                axes.plot(seeds.index, seeds["mean"], color=colours[lam], marker=marker)
                 axes.fill_between(
                     seeds.index, seeds["min"], seeds["max"], color=colours[lam], alpha=0.2, lw=0
                 )
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    for axes in grid[0]:
-        axes.legend(loc="lower right", handlelength=1.2)
+    if several:
+        lam_legend(figure, shared)
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
     seeds = table["seed"].nunique()

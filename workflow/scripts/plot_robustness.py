@@ -4,7 +4,18 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from plotting import DATASETS, MARKERS, NORMS, lam_colours, nothing_to_draw, panels, save
+from matplotlib.lines import Line2D
+from plotting import (
+    DATASETS,
+    MARKERS,
+    NORMS,
+    lam_colours,
+    lam_legend,
+    nothing_to_draw,
+    panel_titles,
+    panels,
+    save,
+)
 
 from input_hessian.published import read_published
 from input_hessian.statistics import over_seeds
@@ -66,19 +77,20 @@ def main() -> None:
         return nothing_to_draw(args.output)
     plain = table[table["regularizer"] == "none"]
     names = [name for name in table["regularizer"].unique() if name != "none"] or ["none"]
-    figure, grid = panels(names, ["robust accuracy (%)"] * 2, (2.4, 2.2), sharex=False)
+    titles = panel_titles(table)
+    several = [name for name in names if "\n" not in titles[name] and name != "none"]
+    shared = lam_colours(table.loc[table["regularizer"].isin(several), "lam"])
+    figure, grid = panels(
+        [titles[name] for name in names], ["robust accuracy (%)"] * 2, (2.0, 1.8), sharex=False
+    )
     for row, norm in zip(grid, NORM_ROWS, strict=True):
         for axes, name in zip(row, names, strict=True):
-            curve(axes, plain[plain["norm"] == norm], color="black", ls="--", label="no penalty")
+            curve(axes, plain[plain["norm"] == norm], color="black", ls="--")
             mine = table[(table["regularizer"] == name) & (table["norm"] == norm)]
-            colours = lam_colours(mine["lam"])
+            colours = shared if name in several else lam_colours(mine["lam"])
             for lam, rows in mine.groupby("lam") if name != "none" else []:
-                curve(axes, rows, color=colours[lam], label=f"λ = {lam:g}")
-            axes.set(ylim=(-2, 102), xlabel=rf"{NORMS[norm]} radius ε (pixel units)")
-    for axes in grid[0]:
-        handles, labels = axes.get_legend_handles_labels()
-        axes.legend(handles[1:], labels[1:], loc="lower left", handlelength=1.2)
-    grid[1][0].legend(*[part[:1] for part in grid[1][0].get_legend_handles_labels()])
+                curve(axes, rows, color=colours[lam])
+            axes.set(ylim=(-2, 102), xlabel=rf"{NORMS[norm]} radius ε")
 
     published = read_published(args.published)
     published = published[published["dataset"] == args.dataset]
@@ -87,19 +99,14 @@ def main() -> None:
         attacked = table.loc[table["norm"] == norm, "epsilon"].max()
         shown = published[(published["norm"] == norm) & (published["epsilon"] <= attacked)]
         handles += published_points(row, shown, attacked)
-    if handles:
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=min(len(names), 4, len(handles)),
-            title="hollow: published numbers of other networks",
-            title_fontsize=8,
-        )
+    plain_line = Line2D([], [], color="black", ls="--", label="no penalty")
+    lam_legend(figure, shared, [plain_line, *handles])
+    hollow = "; hollow: published numbers of other networks" if handles else ""
     seeds = table["seed"].nunique()
     band = "mean, band: 95% interval (t)" if seeds > 1 else "band: 95% Wilson interval"
     figure.suptitle(
-        f"{DATASETS.get(args.dataset, args.dataset)}: worst case over all attacks of the norm\n"
-        f"n = {table['n'].max()} test images, {seeds} seed{'s' * (seeds > 1)}, {band}",
+        f"{DATASETS.get(args.dataset, args.dataset)}: worst case over all attacks of the norm{hollow}\n"
+        f"ε in pixel units, n = {table['n'].max()} test images, {seeds} seed{'s' * (seeds > 1)}, {band}",
         fontsize=9,
     )
     save(figure, args.output)
