@@ -36,7 +36,32 @@ rule all:
     input:
         FIGURES,
         TABLES,
+        PROVENANCE,
+    message:
+        "All figures and tables are there"
 
 
 onsuccess:
-    print(f"Figures: {REPORT}/figures\nTables:  {REPORT}/tables")
+    print(
+        f"Figures: {REPORT}/figures\n"
+        f"Tables:  {REPORT}/tables (summary.md first)\n"
+        f"Origin:  {REPORT}/provenance.md\n"
+        "As one page, captions included: the same command with --report report.html"
+    )
+
+
+onerror:
+    failed = re.findall(
+        r"^ *log: (\S+) \(check log",
+        "".join(Path(path).read_text() for path in log),
+        re.MULTILINE,
+    )
+    print(
+        "\n".join(
+            [
+                f"Not everything was computed. Logs of failed jobs, in {LOGS}:",
+                *(f"  {path}" for path in sorted(set(failed))),
+                "The same command goes on from here: what is finished is kept.",
+            ]
+        )
+    )

@@ -19,6 +19,8 @@ FIGURES = [
 FIGURES = [path.format(suffix=suffix) for path in FIGURES for suffix in ("png", "pdf")]
 
 
+# A label of a report holds what its figure is about, and is left out where that is everything: of a
+# label with two values, the report makes a switch, and breaks where one side of it is missing.
 rule plot_robustness:
     input:
         script="workflow/scripts/plot_robustness.py",
@@ -42,6 +44,8 @@ rule plot_robustness:
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw robust accuracy, {wildcards.dataset}"
     shell:
         "python {input.script} --robustness {input.robustness} --published {input.published} "
         "--dataset {wildcards.dataset} --output {output} > {log} 2>&1"
@@ -60,7 +64,7 @@ rule plot_pareto:
             f"{REPORT}/figures/pareto.png",
             caption="../report/pareto.rst",
             category="Robust accuracy",
-            labels={"figure": "clean against robust accuracy", "dataset": "all"},
+            labels={"figure": "clean against robust accuracy"},
         ),
     log:
         f"{LOGS}/plot_pareto.log",
@@ -69,6 +73,8 @@ rule plot_pareto:
         "../../envs/pipeline.yaml"
     params:
         headline=headline_settings,
+    message:
+        "Draw clean against robust accuracy"
     shell:
         "python {input.script} --cells {input.cells} --robustness {input.robustness} "
         "--headline {params.headline:q} --output {output} > {log} 2>&1"
@@ -91,7 +97,6 @@ rule plot_tradeoff:
             category="Robust accuracy",
             labels={
                 "figure": "robust accuracy against training cost",
-                "dataset": "all",
             },
         ),
     log:
@@ -101,6 +106,8 @@ rule plot_tradeoff:
         "../../envs/pipeline.yaml"
     params:
         headline=headline_settings,
+    message:
+        "Draw robust accuracy against training cost"
     shell:
         "python {input.script} --selection {input.selection} --cells {input.cells} "
         "--robustness {input.robustness} --cost {input.cost} --headline {params.headline:q} "
@@ -119,13 +126,15 @@ rule plot_cost:
             f"{REPORT}/figures/cost.png",
             caption="../report/cost.rst",
             category="Training",
-            labels={"figure": "cost of a training step", "dataset": "all"},
+            labels={"figure": "cost of a training step"},
         ),
     log:
         f"{LOGS}/plot_cost.log",
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw the cost of a training step"
     shell:
         "python {input.script} --cost {input.cost} --output {output} > {log} 2>&1"
 
@@ -149,6 +158,8 @@ rule plot_learning_curves:
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw learning curves, {wildcards.dataset}"
     shell:
         "python {input.script} --curves {input.curves} --dataset {wildcards.dataset} "
         "--output {output} > {log} 2>&1"
@@ -166,7 +177,11 @@ rule plot_examples:
             f"{REPORT}/figures/examples_{{dataset}}_{{norm}}.png",
             caption="../report/examples.rst",
             category="Adversarial examples",
-            labels={"figure": "examples, {norm}", "dataset": "{dataset}"},
+            labels={
+                "figure": "adversarial examples",
+                "dataset": "{dataset}",
+                "norm": "{norm}",
+            },
         ),
     log:
         f"{LOGS}/plot_examples/{{dataset}}_{{norm}}.log",
@@ -175,6 +190,8 @@ rule plot_examples:
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw adversarial examples, {wildcards.dataset}, {wildcards.norm}"
     shell:
         "python {input.script} --dataset {wildcards.dataset} --norm {wildcards.norm} "
         "--examples {input.examples} --output {output} > {log} 2>&1"
