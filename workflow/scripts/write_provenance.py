@@ -91,7 +91,9 @@ def installed(package: str) -> str:
 
 def table(rows: list[dict]) -> str:
     """Return rows as a Markdown table, numbers as they are."""
-    return pd.DataFrame(rows, dtype=object).fillna("").to_markdown(index=False, disable_numparse=True)
+    return (
+        pd.DataFrame(rows, dtype=object).fillna("").to_markdown(index=False, disable_numparse=True)
+    )
 
 
 def markdown(record: dict) -> str:
