@@ -149,7 +149,7 @@ def page(demo):
     """The report's text, made without a job being run."""
     demo.snakemake("--report", "report.html")
     path = demo.path / "report.html"
-    assert path.stat().st_size < 5e6
+    assert path.stat().st_size < 10e6  # 3 MB of it are Snakemake's own page and libraries
     text = path.read_text()
     path.unlink()
     return text
