@@ -38,11 +38,33 @@ rule all:
         FIGURES,
         TABLES,
         NOTEBOOK,
+        PROVENANCE,
+    message:
+        "All figures and tables are there"
 
 
 onsuccess:
     print(
         f"Figures:  {REPORT}/figures\n"
-        f"Tables:   {REPORT}/tables\n"
-        f"Notebook: {NOTEBOOK}"
+        f"Tables:   {REPORT}/tables (summary.md first)\n"
+        f"Notebook: {NOTEBOOK}\n"
+        f"Origin:   {REPORT}/provenance.md\n"
+        "As one page, captions included: the same command with --report report.html"
+    )
+
+
+onerror:
+    failed = re.findall(
+        r"^ *log: (\S+) \(check log",
+        "".join(Path(path).read_text() for path in log),
+        re.MULTILINE,
+    )
+    print(
+        "\n".join(
+            [
+                f"Not everything was computed. Logs of failed jobs, in {LOGS}:",
+                *(f"  {path}" for path in sorted(set(failed))),
+                "The same command goes on from here: what is finished is kept.",
+            ]
+        )
     )

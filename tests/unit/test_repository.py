@@ -84,6 +84,7 @@ def test_every_rule_has_log_environment_and_script():
         for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
             assert "    log:" in rule
             assert "    conda:" in rule
+            assert "    message:" in rule  # else a plan lists its files, thousands of them
             assert "> {log} 2>&1" in rule
 
 

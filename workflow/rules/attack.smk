@@ -25,6 +25,8 @@ rule attack:
     params:
         settings=attack_settings,
         device=config["device"],
+    message:
+        f"Attack {CELL_TEXT}"
     shell:
         "python {input.script} --settings {params.settings:q} --data {input.data} "
         "--model {input.model} --library {input.script} {input.library} "
@@ -55,6 +57,8 @@ rule validate:
     params:
         settings=validation_settings,
         device=config["device"],
+    message:
+        f"Attack validation images of {CELL_TEXT}"
     shell:
         "python {input.script} --settings {params.settings:q} --data {input.data} "
         "--model {input.model} --device {params.device} --threads {threads} --output {output} "
@@ -77,6 +81,8 @@ rule select_lam:
     params:
         grid=grid_settings,
         max_clean_loss=SELECTION["max_clean_loss"],
+    message:
+        "Select a lam per dataset and regularizer"
     shell:
         "python {input.script} --grid {params.grid:q} --max-clean-loss {params.max_clean_loss} "
         "--output {output} > {log} 2>&1"
@@ -108,6 +114,8 @@ rule attack_selected:
     params:
         settings=selected_settings,
         device=config["device"],
+    message:
+        "Attack the selected {wildcards.dataset}, {wildcards.regularizer}, seed {wildcards.seed}"
     shell:
         "python {input.script} --settings {params.settings:q} --selection {input.selection} "
         "--data {input.data} --models {input.models} --earlier {input.images} "

@@ -16,6 +16,7 @@ TABLES = [
         "claims.md",
     )
 ]
+PROVENANCE = [f"{REPORT}/provenance.json", f"{REPORT}/provenance.md"]
 
 
 rule collect:
@@ -49,6 +50,8 @@ rule collect:
         "../../envs/pipeline.yaml"
     params:
         grid=grid_settings,
+    message:
+        "Collect all cells into tables"
     shell:
         "python {input.script} --grid {params.grid:q} "
         "--cells {output.cells} --robustness {output.robustness} --curves {output.curves} > {log} 2>&1"
@@ -76,6 +79,8 @@ rule summarize:
         "../../envs/pipeline.yaml"
     params:
         headline=headline_settings,
+    message:
+        "Summarize over seeds"
     shell:
         "python {input.script} --cells {input.cells} --robustness {input.robustness} "
         "--headline {params.headline:q} --csv {output.csv} --markdown {output.markdown} "
@@ -105,6 +110,8 @@ rule compare:
         "../../envs/pipeline.yaml"
     params:
         settings=comparison_settings,
+    message:
+        "Compare the penalties image by image"
     shell:
         "python {input.script} --selection {input.selection} --cells {input.cells} "
         "--settings {params.settings:q} --csv {output.csv} --markdown {output.markdown} "
@@ -133,6 +140,8 @@ rule tabulate_attacks:
         "../../envs/pipeline.yaml"
     params:
         headline=headline_settings,
+    message:
+        "Tabulate the selected cells, attack by attack"
     shell:
         "python {input.script} --robustness {input.robustness} --selection {input.selection} "
         "--headline {params.headline:q} --csv {output.csv} --markdown {output.markdown} "
@@ -163,8 +172,41 @@ rule judge_claims:
         "../../envs/pipeline.yaml"
     params:
         penalties=penalty_settings,
+    message:
+        "Judge the paper's claims"
     shell:
         "python {input.script} --cells {input.cells} --cost {input.cost} "
         "--curvature {input.curvature} --comparison {input.comparison} "
         "--penalties {params.penalties:q} --csv {output.csv} --markdown {output.markdown} "
         "> {log} 2>&1"
+
+
+# After all else that is not drawn. Of the figures it says only which there are: a figure that is redrawn
+# changes no number.
+rule write_provenance:
+    input:
+        script="workflow/scripts/write_provenance.py",
+        grid="workflow/scripts/grid.py",
+        library=modules("write_provenance"),
+        data=expand("data/{dataset}.safetensors", dataset=DATASETS),
+        training=cells(f"{RESULTS}/{CELL}/training.json"),
+        evaluation=cells(f"{RESULTS}/{CELL}/evaluation.json"),
+        tables=TABLES,
+    output:
+        json=f"{REPORT}/provenance.json",
+        markdown=f"{REPORT}/provenance.md",
+    log:
+        f"{LOGS}/write_provenance.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        config=result_settings,
+        grid=grid_settings,
+        figures=lambda wildcards: sorted({Path(path).stem for path in FIGURES}),
+    message:
+        "Write down where the results come from"
+    shell:
+        "python {input.script} --config {params.config:q} --grid {params.grid:q} "
+        "--figures {params.figures} --data {input.data} --tables {input.tables} "
+        "--json {output.json} --markdown {output.markdown} > {log} 2>&1"

@@ -29,6 +29,8 @@ REPORT = f"reports/{config['name']}"
 LOGS = f"logs/{config['name']}"
 CELL = "{dataset}/{regularizer}/lam~{lam}/seed~{seed}"
 SELECTED = "{dataset}/{regularizer}/selected/seed~{seed}"
+# The same in the messages of jobs.
+CELL_TEXT = "{wildcards.dataset}, {wildcards.regularizer}, lam {wildcards.lam}, seed {wildcards.seed}"
 
 DATASETS = {entry["name"]: entry for entry in config["datasets"]}
 REGULARIZERS = {entry["name"]: entry for entry in config["regularizers"]}
@@ -208,6 +210,7 @@ MODULES = {
     "plot_certificate": ["tables"],
     "plot_examples": ["datasets", "errors", "files"],
     "run_notebook": ["errors", "files"],
+    "write_provenance": ["datasets", "errors", "files", "provenance", "tables"],
 }
 
 
@@ -405,6 +408,13 @@ def grid_settings(wildcards):
             "seeds": config["seeds"],
         }
     )
+
+
+def result_settings(wildcards):
+    """The configuration without what changes no result, as JSON."""
+    unchanging = ("mirror", "device")
+    kept = {key: value for key, value in config.items() if key not in unchanging}
+    return json.dumps(kept, sort_keys=True)
 
 
 def headline_settings(wildcards):

@@ -20,6 +20,8 @@ rule measure_recovery:
         settings=lambda wildcards: cell_settings(wildcards, seed=config["seeds"][0]),
         recovery=json.dumps(RECOVERY),
         device=config["device"],
+    message:
+        "Measure estimators while training {wildcards.dataset}, {wildcards.regularizer}, lam {wildcards.lam}"
     shell:
         "python {input.script} --settings {params.settings:q} --recovery {params.recovery:q} "
         "--data {input.data} --device {params.device} --threads {threads} --output {output} "
@@ -41,6 +43,7 @@ rule plot_recovery:
             labels={
                 "figure": "what the estimators see of the norm",
                 "dataset": "{dataset}",
+                "regularizer": RECOVERY["regularizer"],
             },
         ),
     log:
@@ -48,6 +51,8 @@ rule plot_recovery:
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw what the estimators find, {wildcards.dataset}"
     shell:
         "python {input.script} --recovery {input.recovery} --dataset {wildcards.dataset} "
         "--output {output} > {log} 2>&1"
@@ -72,6 +77,8 @@ rule measure_cost:
     params:
         settings=cost_settings,
         device=config["device"],
+    message:
+        "Time training steps, {wildcards.dataset}"
     shell:
         "python {input.script} --dataset {wildcards.dataset} --settings {params.settings:q} "
         "--data {input.data} --device {params.device} --threads {threads} --output {output} "
@@ -100,6 +107,8 @@ rule measure_curvature:
     params:
         settings=image_settings,
         device=config["device"],
+    message:
+        f"Measure the curvature of {CELL_TEXT}"
     shell:
         "python {input.script} --settings {params.settings:q} --data {input.data} "
         "--model {input.model} --device {params.device} --threads {threads} --output {output} "
@@ -127,6 +136,8 @@ rule collect_curvature:
         "../../envs/pipeline.yaml"
     params:
         grid=grid_settings,
+    message:
+        "Collect the curvature of all cells"
     shell:
         "python {input.script} --grid {params.grid:q} --output {output} > {log} 2>&1"
 
@@ -153,6 +164,8 @@ rule plot_curvature:
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw gradient and Hessian norms, {wildcards.dataset}"
     shell:
         "python {input.script} --curvature {input.curvature} --dataset {wildcards.dataset} "
         "--output {output} > {log} 2>&1"
@@ -182,6 +195,8 @@ rule plot_radius:
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw predicted and found radii, {wildcards.dataset}"
     shell:
         "python {input.script} --curvature {input.curvature} "
         "--perturbations {input.perturbations} --table {input.table} "
@@ -201,6 +216,8 @@ use rule train as train_certifiable with:
     params:
         settings=certifiable_settings,
         device=config["device"],
+    message:
+        f"Train the certifiable network, {CELL_TEXT}"
 
 
 use rule attack as attack_certifiable with:
@@ -221,6 +238,8 @@ use rule attack as attack_certifiable with:
     params:
         settings=certifiable_attack_settings,
         device=config["device"],
+    message:
+        f"Attack the certifiable network, {CELL_TEXT}"
 
 
 rule certify:
@@ -241,6 +260,8 @@ rule certify:
         mem_mb=growing(3000),
         runtime=growing(30),
         gpu=0,
+    message:
+        f"Certify {CELL_TEXT}"
     shell:
         "python {input.script} --data {input.data} --model {input.model} "
         "--perturbations {input.perturbations} --threads {threads} --output {output} "
@@ -270,6 +291,8 @@ rule plot_certificate:
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw certified accuracy, {wildcards.dataset}"
     shell:
         "python {input.script} --certificates {input.certificates} --cells {input.cells} "
         "--dataset {wildcards.dataset} --output {output} > {log} 2>&1"

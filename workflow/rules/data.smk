@@ -15,6 +15,8 @@ rule prepare_dataset:
         mirror=config["mirror"],
     params:
         raw="data/raw/{dataset}",
+    message:
+        "Prepare {wildcards.dataset}: download, verify, split"
     shell:
         "python {input.script} --dataset {wildcards.dataset} --mirror {resources.mirror:q} "
         "--raw {params.raw} --output {output.data} --provenance {output.provenance} "

@@ -34,7 +34,7 @@ rule plot_headline:
             f"{REPORT}/figures/headline.png",
             caption="../report/headline.rst",
             category="Robust accuracy",
-            labels={"figure": "selected weights against epsilon", "dataset": "all"},
+            labels={"figure": "selected weights against epsilon"},
         ),
     log:
         f"{LOGS}/plot_headline.log",
@@ -43,6 +43,8 @@ rule plot_headline:
         "../../envs/pipeline.yaml"
     params:
         reference=config["comparison"]["reference"],
+    message:
+        "Draw robust accuracy of the selected cells"
     shell:
         "python {input.script} --robustness {input.robustness} --selection {input.selection} "
         "--reference {params.reference} --output {output} > {log} 2>&1"
@@ -60,17 +62,21 @@ rule plot_autoattack:
             f"{REPORT}/figures/autoattack.png",
             caption="../report/autoattack_figure.rst",
             category="Robust accuracy",
-            labels={"figure": "what each attack takes away", "dataset": "all"},
+            labels={"figure": "what each attack takes away"},
         ),
     log:
         f"{LOGS}/plot_autoattack.log",
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw what each attack takes away"
     shell:
         "python {input.script} --table {input.table} --output {output} > {log} 2>&1"
 
 
+# A label of a report holds what its figure is about, and is left out where that is everything: of a
+# label with two values, the report makes a switch, and breaks where one side of it is missing.
 rule plot_robustness:
     input:
         script="workflow/scripts/plot_robustness.py",
@@ -94,6 +100,8 @@ rule plot_robustness:
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw robust accuracy, {wildcards.dataset}"
     shell:
         "python {input.script} --robustness {input.robustness} --published {input.published} "
         "--dataset {wildcards.dataset} --output {output} > {log} 2>&1"
@@ -112,7 +120,7 @@ rule plot_pareto:
             f"{REPORT}/figures/pareto.png",
             caption="../report/pareto.rst",
             category="Robust accuracy",
-            labels={"figure": "clean against robust accuracy", "dataset": "all"},
+            labels={"figure": "clean against robust accuracy"},
         ),
     log:
         f"{LOGS}/plot_pareto.log",
@@ -121,6 +129,8 @@ rule plot_pareto:
         "../../envs/pipeline.yaml"
     params:
         headline=headline_settings,
+    message:
+        "Draw clean against robust accuracy"
     shell:
         "python {input.script} --cells {input.cells} --robustness {input.robustness} "
         "--headline {params.headline:q} --output {output} > {log} 2>&1"
@@ -143,7 +153,6 @@ rule plot_tradeoff:
             category="Robust accuracy",
             labels={
                 "figure": "robust accuracy against training cost",
-                "dataset": "all",
             },
         ),
     log:
@@ -153,6 +162,8 @@ rule plot_tradeoff:
         "../../envs/pipeline.yaml"
     params:
         headline=headline_settings,
+    message:
+        "Draw robust accuracy against training cost"
     shell:
         "python {input.script} --selection {input.selection} --cells {input.cells} "
         "--robustness {input.robustness} --cost {input.cost} --headline {params.headline:q} "
@@ -171,13 +182,15 @@ rule plot_cost:
             f"{REPORT}/figures/cost.png",
             caption="../report/cost.rst",
             category="Training",
-            labels={"figure": "cost of a training step", "dataset": "all"},
+            labels={"figure": "cost of a training step"},
         ),
     log:
         f"{LOGS}/plot_cost.log",
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw the cost of a training step"
     shell:
         "python {input.script} --cost {input.cost} --output {output} > {log} 2>&1"
 
@@ -201,6 +214,8 @@ rule plot_learning_curves:
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw learning curves, {wildcards.dataset}"
     shell:
         "python {input.script} --curves {input.curves} --dataset {wildcards.dataset} "
         "--output {output} > {log} 2>&1"
@@ -218,7 +233,11 @@ rule plot_examples:
             f"{REPORT}/figures/examples_{{dataset}}_{{norm}}.png",
             caption="../report/examples.rst",
             category="Adversarial examples",
-            labels={"figure": "examples, {norm}", "dataset": "{dataset}"},
+            labels={
+                "figure": "adversarial examples",
+                "dataset": "{dataset}",
+                "norm": "{norm}",
+            },
         ),
     log:
         f"{LOGS}/plot_examples/{{dataset}}_{{norm}}.log",
@@ -227,6 +246,8 @@ rule plot_examples:
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw adversarial examples, {wildcards.dataset}, {wildcards.norm}"
     shell:
         "python {input.script} --dataset {wildcards.dataset} --norm {wildcards.norm} "
         "--examples {input.examples} --output {output} > {log} 2>&1"
@@ -258,6 +279,8 @@ rule plot_loss_surface:
         radii=lambda wildcards: json.dumps(
             DATASETS[wildcards.dataset]["headline"]["l2"]
         ),
+    message:
+        "Draw the loss around one image, {wildcards.dataset}"
     shell:
         "python {input.script} --models {input.models} --data {input.data} "
         "--dataset {wildcards.dataset} --images {params.images} --radii {params.radii:q} "

@@ -24,6 +24,8 @@ rule check_masking:
     params:
         settings=masking_settings,
         device=config["device"],
+    message:
+        f"Check {CELL_TEXT} for gradient masking"
     shell:
         "python {input.script} --settings {params.settings:q} --data {input.data} "
         "--model {input.model} --images {input.images} --device {params.device} "
@@ -49,6 +51,8 @@ rule mask_gradients:
         mem_mb=growing(3000),
         runtime=growing(10),
         gpu=0,
+    message:
+        "Mask the gradients of the control, {wildcards.dataset}"
     shell:
         "python {input.script} --model {input.model} --output {output} > {log} 2>&1"
 
@@ -71,6 +75,8 @@ use rule attack as attack_control with:
     params:
         settings=control_attack_settings,
         device=config["device"],
+    message:
+        "Attack the masked control, {wildcards.dataset}"
 
 
 use rule check_masking as check_masking_control with:
@@ -87,6 +93,8 @@ use rule check_masking as check_masking_control with:
     params:
         settings=control_masking_settings,
         device=config["device"],
+    message:
+        "Check the masked control for gradient masking, {wildcards.dataset}"
 
 
 rule collect_masking:
@@ -110,6 +118,8 @@ rule collect_masking:
         "../../envs/pipeline.yaml"
     params:
         grid=grid_settings,
+    message:
+        "Collect the masking checks"
     shell:
         "python {input.script} --grid {params.grid:q} --output {output} > {log} 2>&1"
 
@@ -126,12 +136,14 @@ rule plot_masking:
             f"{REPORT}/figures/masking.png",
             caption="../report/masking.rst",
             category="Robust accuracy",
-            labels={"figure": "gradient masking checks", "dataset": "all"},
+            labels={"figure": "gradient masking checks"},
         ),
     log:
         f"{LOGS}/plot_masking.log",
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    message:
+        "Draw the masking checks"
     shell:
         "python {input.script} --masking {input.masking} --output {output} > {log} 2>&1"

@@ -64,6 +64,8 @@ rule run_notebook:
         "../../envs/pipeline.yaml"
     params:
         name=config["name"],
+    message:
+        "Run the notebook"
     shell:
         "python {input.script} --notebook {input.notebook} --name {params.name:q} "
         "--output {output} > {log} 2>&1"

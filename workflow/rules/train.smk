@@ -23,6 +23,8 @@ rule train:
     params:
         settings=cell_settings,
         device=config["device"],
+    message:
+        f"Train {CELL_TEXT}"
     shell:
         "python {input.script} --settings {params.settings:q} --data {input.data} "
         "--library {input.script} {input.library} --device {params.device} --threads {threads} "

@@ -1,0 +1,192 @@
+"""Write down where the tables come from: code, configuration, data, versions, machine, time."""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from grid import cell_folders, selected_folders
+
+from input_hessian.datasets import DATASETS
+from input_hessian.errors import run
+from input_hessian.files import write_atomically
+from input_hessian.provenance import environment
+from input_hessian.tables import read_table
+
+PACKAGES = [
+    *("foolbox", "matplotlib", "numpy", "pandas", "pyarrow", "pyautoattack", "safetensors"),
+    *("scikit-learn", "scipy", "seaborn", "snakemake", "torch", "torchvision"),
+]
+# What a cell's record says about how it was computed; cells that agree in all of it are counted.
+RECORDED = ["commit", "python", "torch", "numpy", "device", "processor", "threads"]
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of bytes in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def canonical(config: dict) -> str:
+    """Return one text per configuration, whatever the order of its keys."""
+    return json.dumps(config, sort_keys=True, separators=(",", ":"))
+
+
+def count_records(records: list[dict]) -> list[dict]:
+    """Return every combination of ``RECORDED`` with its number of cells, the most frequent first."""
+    counts = Counter(tuple(record[key] for key in RECORDED) for record in records)
+    return [
+        dict(zip(RECORDED, values, strict=True)) | {"cells": count}
+        for values, count in counts.most_common()
+    ]
+
+
+def describe_seconds(seconds: list[float], expected: int | None = None) -> dict:
+    """Return number, sum and median of durations."""
+    series = pd.Series(seconds, dtype=float)
+    described = {"n": len(series)}
+    if expected is not None:
+        described["jobs"] = expected
+    if len(series):
+        described |= {"sum": round(series.sum(), 1), "median": round(series.median(), 1)}
+    return described
+
+
+def wall_times(grid: dict) -> dict[str, dict]:
+    """Return the wall time in seconds of the rules that Snakemake benchmarks.
+
+    A cell that the configuration no longer has may still lie in ``results``; it does not count.
+    """
+    results, cells = Path(grid["results"]), cell_folders(grid)
+    files = {
+        "train": [folder / "train.benchmark.tsv" for folder in cells],
+        "attack": [folder / "attack.benchmark.tsv" for folder in cells],
+        "attack_selected": [folder / "attack.benchmark.tsv" for folder in selected_folders(grid)],
+        "train_certifiable": list(results.glob("certificate/*/*/*/*/train.benchmark.tsv")),
+        "attack_certifiable": list(results.glob("certificate/*/*/*/*/attack.benchmark.tsv")),
+        "attack_control": list(results.glob("control/*/attack.benchmark.tsv")),
+        "measure_recovery": list(results.glob("recovery/*/*/*.benchmark.tsv")),
+    }
+    return {
+        rule: describe_seconds(
+            [pd.read_csv(path, sep="\t")["s"].sum() for path in paths if path.exists()],
+            len(paths),
+        )
+        for rule, paths in files.items()
+    }
+
+
+def installed(package: str) -> str:
+    """Return the version of a package, or that it is missing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def table(rows: list[dict]) -> str:
+    """Return rows as a Markdown table, numbers as they are."""
+    return (
+        pd.DataFrame(rows, dtype=object).fillna("").to_markdown(index=False, disable_numparse=True)
+    )
+
+
+def markdown(record: dict) -> str:
+    """Return the record for readers."""
+    status, written = record["cells"], record["written_by"]
+    data = [
+        {"file": entry["file"], "sha256": f"`{entry['sha256']}`"}
+        for entry in record["data"].values()
+    ]
+    official = [
+        {"dataset": name, "official file": file, "MD5": f"`{md5}`"}
+        for name, entry in record["data"].items()
+        for file, md5 in entry["official_md5"].items()
+    ]
+    times = [{"rule": rule} | values for rule, values in record["wall_seconds"].items()]
+    blocks = [
+        f"# Provenance of `{record['name']}`",
+        f"{sum(status.values())} cells (dataset, regularizer, λ, seed) of which "
+        f"{status.get('finished', 0)} finished and {status.get('diverged', 0)} diverged; seeds "
+        f"{', '.join(map(str, record['seeds']))}. Tables and figures were made from their records at "
+        f"commit `{written['commit']}` on {written['cores']} cores ({written['processor']}, "
+        f"{written['system']}). `-dirty` behind a commit: files differed from it.",
+        f"## Code and machine of the cells\n\nTrained by:\n\n{table(record['trained_by'])}\n\n"
+        f"Attacked by:\n\n{table(record['attacked_by'])}\n\nA run that was resumed at another "
+        "commit has several rows; `threads` is per job.",
+        "## Configuration\n\nSHA-256 of its canonical JSON (keys sorted, no spaces; without `mirror` "
+        f"and `device`, which change no result): `{record['config_sha256']}`. The whole of it is in "
+        "`provenance.json`.",
+        f"## Data\n\n{table(data)}",
+    ]
+    if official:
+        blocks.append(table(official))
+    blocks += [
+        "## Time\n\nWall time of the jobs in seconds: `n` of `jobs` have a measurement. A job that "
+        f"was resumed counts from its last start.\n\n{table(times)}\n\nSeconds of training alone, "
+        f"also before a resumption:\n\n{table([record['training_seconds']])}",
+        "## Versions\n\nOf the environment that made the tables:\n\n"
+        + table([{"package": k, "version": v} for k, v in record["versions"].items()]),
+        "## Tables\n\n"
+        + table([{"table": k, "sha256": f"`{v}`"} for k, v in record["tables"].items()]),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=json.loads, required=True, help="as JSON")
+    parser.add_argument("--grid", type=json.loads, required=True, help="which cells, as JSON")
+    parser.add_argument("--figures", nargs="+", required=True, help="their names")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="of prepare_dataset")
+    parser.add_argument("--tables", type=Path, nargs="+", required=True, help="all of the report")
+    parser.add_argument("--json", type=Path, required=True, help="output, for programs")
+    parser.add_argument("--markdown", type=Path, required=True, help="output, to read")
+    args = parser.parse_args()
+
+    folders = cell_folders(args.grid)
+    training = [json.loads((folder / "training.json").read_text()) for folder in folders]
+    evaluation = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
+    (path,) = (path for path in args.tables if path.name == "cells.csv")
+    cells = read_table(path)
+    here = environment(torch.device("cpu"), threads=1)
+    record = {
+        "name": args.config["name"],
+        "config": args.config,
+        "config_sha256": sha256(canonical(args.config).encode()),
+        "seeds": args.config["seeds"],
+        "cells": cells["status"].value_counts().to_dict(),
+        "trained_by": count_records(training),
+        "attacked_by": count_records([cell["evaluated_with"] for cell in evaluation]),
+        "written_by": {
+            "commit": here["commit"],
+            "processor": here["processor"],
+            "cores": os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "versions": {"python": here["python"]} | {name: installed(name) for name in PACKAGES},
+        "data": {
+            path.stem: {
+                "file": str(path),
+                "sha256": sha256(path.read_bytes()),
+                "official_md5": dict(DATASETS[path.stem].files),
+            }
+            for path in args.data
+        },
+        "wall_seconds": wall_times(args.grid),
+        "training_seconds": describe_seconds(cells["train_seconds"]),
+        "figures": args.figures,
+        "tables": {path.name: sha256(path.read_bytes()) for path in args.tables},
+    }
+    write_atomically(args.json, json.dumps(record, indent=2) + "\n")
+    write_atomically(args.markdown, markdown(record))
+
+
+if __name__ == "__main__":
+    run(main)
