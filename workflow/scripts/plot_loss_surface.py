@@ -92,11 +92,11 @@ def main() -> None:
         drawn = axes.contourf(
             offsets,
             offsets,
-            found.loss.clamp_min(1e-12),
+            found.loss.clamp_min(LEVELS[0]),
             levels=LEVELS,
             norm="log",
             cmap="cividis",
-            extend="both",
+            extend="max",
         )
         if found.margin.min() < 0 < found.margin.max():
             axes.contour(offsets, offsets, found.margin, levels=[0], colors="red", linewidths=1.8)
@@ -106,18 +106,21 @@ def main() -> None:
         weight = "" if name == "none" else f"\nλ = {lam:g}"
         axes.set_title(f"{name}{weight}", fontsize=8)
         axes.set_aspect("equal")
+        leftmost = k == 0 or (k + 1) % columns == 0  # beside the image, or first of its row
+        if leftmost:
+            axes.set_ylabel("rest of the eigenvector", fontsize=8)
         axes.grid(visible=False)
         axes.tick_params(
-            labelleft=k == 0 or (k + 1) % columns == 0,  # beside the image, or first of its row
+            labelleft=leftmost,
             labelbottom=k + columns >= len(cells),  # nothing below
         )
     for axes in panels[len(cells) :]:
         axes.set_visible(False)
     bar = figure.colorbar(drawn, ax=list(grid.flat), shrink=0.8, pad=0.01)
-    bar.set_ticks(LEVELS[::2], labels=[f"{level:.2g}" for level in LEVELS[::2]])
+    lowest, *others = (f"{level:.2g}" for level in LEVELS[::2])
+    bar.set_ticks(LEVELS[::2], labels=[f"≤ {lowest}", *others])
     bar.set_label("loss of the label (nats)", fontsize=8)
     figure.supxlabel("along the gradient (pixel units)", fontsize=9)
-    figure.supylabel("along the rest of the eigenvector", fontsize=9)
     circles = ", ".join(f"{radius:g}" for radius in args.radii)
     figure.suptitle(
         f"{DATASETS.get(args.dataset, args.dataset)}: loss around one test image\n"

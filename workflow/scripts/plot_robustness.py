@@ -81,7 +81,7 @@ def main() -> None:
     several = [name for name in names if "\n" not in titles[name] and name != "none"]
     shared = lam_colours(table.loc[table["regularizer"].isin(several), "lam"])
     figure, grid = panels(
-        [titles[name] for name in names], ["robust accuracy (%)"] * 2, (2.0, 1.8), sharex=False
+        [titles[name] for name in names], ["robust accuracy\n(%)"] * 2, (2.0, 1.8), sharex=False
     )
     for row, norm in zip(grid, NORM_ROWS, strict=True):
         for axes, name in zip(row, names, strict=True):
