@@ -99,4 +99,6 @@ def test_every_claim_has_its_line_also_without_a_comparison():
     assert table["verdict"].tolist() == ["holds", "holds", "holds", "not tested"]
     text = claims.markdown(table)
     assert text.count("\n- **") == 3
-    assert "gradient 0.3 40.0, hessian 1 50.0, difference +10.0 [5.0, 15.0]*" in text
+
+    assert "\n  - MNIST l2 0.1: gradient 0.3 40.0, hessian 1 50.0, difference +10.0" in text
+    assert "Significantly better in 1 of 1 comparisons, worse in 0." in text

@@ -57,9 +57,9 @@ def feasible(cells: pd.DataFrame, cost: pd.DataFrame, penalties: dict) -> tuple[
     evidence = (
         f"{finished.sum()} of {len(ours)} networks finished. Time of a training step as a multiple of "
         f"plain training's (median and quartiles of {cost['round'].nunique()} rounds, interleaved in "
-        f"one process): {'; '.join(costs)}."
+        f"one process):"
     )
-    return verdict(finished.tolist()), evidence
+    return verdict(finished.tolist()), "\n".join([evidence, *costs])
 
 
 def bounds(curvature: pd.DataFrame) -> tuple[str, str]:
@@ -91,10 +91,10 @@ def bounds(curvature: pd.DataFrame) -> tuple[str, str]:
     seeds, images = curvature["seed"].nunique(), curvature["n"].max()
     evidence = (
         f"As a bound: {sum(holds)} of {len(holds)} groups of networks (a regularizer with its λ) keep "
-        f"it on {100 * BOUND:g}% of the images; as an order: {sum(ordered)} of {len(ordered)}. "
-        f"{'. '.join(lines)} (DDN, l2; up to {images} test images, means of {seeds} seed(s))."
+        f"it on {100 * BOUND:g}% of the images; as an order: {sum(ordered)} of {len(ordered)} "
+        f"(DDN, l2; up to {images} test images, means of {seeds} seed(s))."
     )
-    return verdict(readings), evidence
+    return verdict(readings), "\n".join([evidence, *lines])
 
 
 def more_robust(comparison: pd.DataFrame, names: list[str]) -> tuple[str, str]:
@@ -116,18 +116,20 @@ def more_robust(comparison: pd.DataFrame, names: list[str]) -> tuple[str, str]:
     ]
     unmatched = "; †: clean validation accuracies differ by more than half a point"
     evidence = (
-        f"{'; '.join(lines)} (percent of {rows['images'].max()} test images that withstand every "
-        f"attack both underwent, means of {rows['seeds_first'].max()} seed(s), difference in points with "
-        f"its 95% interval; *: p < {ALPHA:g} after Holm's adjustment for these {len(rows)} comparisons"
-        f"{'' if rows['matched'].all() else unmatched})."
+        f"Significantly better in {sum(better)} of {len(rows)} comparisons, worse in {worse.sum()}. "
+        f"Percent of {rows['images'].max()} test images that withstand every attack both underwent, "
+        f"means of {rows['seeds_first'].max()} seed(s); difference in points with its 95% interval; "
+        f"*: p < {ALPHA:g} after Holm's adjustment for these comparisons"
+        f"{'' if rows['matched'].all() else unmatched}."
     )
+    evidence = "\n".join([evidence, *lines])
     if worse.any():
         return "does not hold", evidence
     return verdict(better, none="not shown"), evidence
 
 
 def judge(cells, cost, curvature, comparison, penalties: dict) -> pd.DataFrame:
-    """Return one row per claim: ``claim, verdict, evidence``.
+    """Return one row per claim: ``claim, verdict, evidence``; the evidence in lines.
 
     Args:
         cells: table of collect.
@@ -156,13 +158,12 @@ def judge(cells, cost, curvature, comparison, penalties: dict) -> pd.DataFrame:
 
 
 def markdown(claims: pd.DataFrame) -> str:
-    """Return one paragraph per claim."""
-    return (
-        "\n".join(
-            f"- **{row.claim}: {row.verdict}.** {row.evidence}" for row in claims.itertuples()
-        )
-        + "\n"
-    )
+    """Return a list of the claims, with the details of the evidence below each."""
+    items = []
+    for row in claims.itertuples():
+        summary, *details = row.evidence.replace("*", r"\*").split("\n")
+        items += [f"- **{row.claim}: {row.verdict}.** {summary}", *(f"  - {d}" for d in details)]
+    return "\n".join(items) + "\n"
 
 
 def main() -> None:
