@@ -21,7 +21,18 @@ schema = yaml.safe_load(SCHEMA.read_text())
 
 @pytest.fixture
 def config():
-    return yaml.safe_load((ROOT / "config.yaml").read_text())
+    """The full experiment with every penalty: those of the demo, and one trained on one dataset."""
+    full, demo = (
+        yaml.safe_load((ROOT / name).read_text()) for name in ("config.yaml", "config/demo.yaml")
+    )
+    names = [entry["name"] for entry in full["regularizers"]]
+    full["regularizers"] += [e for e in demo["regularizers"] if e["name"] not in names]
+    ascent = {"method": "ascent", "start": "random", "hvps": 11, "step_size": 1}
+    full["regularizers"].append(
+        {"name": "hessian-paper", "penalty": "hessian", "squared": False, "datasets": ["mnist"]}
+        | {"estimator": ascent, "lam": [1]}
+    )
+    return full
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
