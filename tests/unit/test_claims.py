@@ -86,9 +86,15 @@ def test_robustness_is_judged_by_significant_differences(differences, p_values, 
         (norm, "gradient", "selected and matched", *pair)
         for norm, *pair in zip(("linf", "l2"), differences, p_values, strict=True)
     ]
-    # neither another penalty nor a weight of other clean accuracy has a say
+    # neither another penalty nor weights of other clean accuracies have a say
     rows += [("l2", "pgd", "matched", -0.3, 1e-9), ("l2", "gradient", "selected", -0.3, 1e-9)]
-    assert claims.more_robust(comparison(rows), ["gradient"])[0] == expected
+    rows += [("l2", "gradient", "closest", -0.3, 1e-9)]
+    table = comparison(rows)
+    table["matched"] = table["choice"].str.contains("matched")
+    verdict, evidence = claims.more_robust(table, ["gradient"])
+    assert verdict == expected
+    assert "of 2 comparisons" in evidence
+    assert evidence.count("†: no λ") == 1
 
 
 def test_every_claim_has_its_line_also_without_a_comparison():
@@ -100,5 +106,5 @@ def test_every_claim_has_its_line_also_without_a_comparison():
     text = claims.markdown(table)
     assert text.count("\n- **") == 3
 
-    assert "\n  - MNIST l2 0.1: gradient 0.3 40.0, hessian 1 50.0, difference +10.0" in text
-    assert "Significantly better in 1 of 1 comparisons, worse in 0." in text
+    assert "\n  - MNIST l2 0.1: gradient 0.3 40.0 and hessian 1 50.0, +10.0" in text
+    assert "Significantly better in 1 of 1 comparisons at equal clean accuracy" in text

@@ -45,26 +45,38 @@ ROWS = [
 ]
 
 
-def test_choice_is_the_selected_weight_and_the_one_of_equal_clean_accuracy():
+def test_weights_meet_at_equal_clean_accuracy_and_where_they_were_selected():
     chosen = {
-        (pair["regularizer"], pair["lam"]): (pair["choice"], pair["matched"])
+        (pair["regularizer"], pair["lam"], pair["reference_lam"]): (pair["choice"], pair["matched"])
         for pair in compare.choose(selection(ROWS), "hessian")
     }
     assert chosen == {
-        ("none", 0.0): ("selected and matched", False),  # two points away
-        ("gradient", 3.0): ("selected", False),
-        # 0.972 and 0.968 are equally close to 0.97: the more robust one
-        ("gradient", 1.0): ("matched", True),
-        ("taylor", 1.0): ("selected and matched", True),  # exactly half a point
+        ("none", 0.0, 1.0): ("selected and closest", False),  # two points away
+        ("gradient", 0.3, 1.0): ("matched", True),
+        ("gradient", 1.0, 1.0): ("matched", True),
+        ("gradient", 3.0, 1.0): ("selected", False),  # and no pair: a point from the closest
+        ("taylor", 1.0, 1.0): ("selected and matched", True),  # exactly half a point
     }
-    assert {pair["reference_lam"] for pair in compare.choose(selection(ROWS), "hessian")} == {1}
+
+
+def test_of_equally_accurate_weights_the_reference_stands_at_its_most_robust():
+    rows = [*ROWS, ("hessian", 2.0, 0.967, 0.65, False), ("hessian", 0.1, 0.971, 0.3, False)]
+    partners = {
+        pair["lam"]: pair["reference_lam"]
+        for pair in compare.choose(selection(rows), "hessian")
+        if pair["regularizer"] == "gradient" and pair["matched"]
+    }
+    # 0.972 is matched by 0.97, 0.967 and 0.971, and so is 0.968
+    assert partners == {0.3: 2.0, 1.0: 2.0}
 
 
 def test_diverged_weights_are_not_chosen():
     rows = [*ROWS, ("diverging", 1.0, np.nan, np.nan, True)]
     names = [pair["regularizer"] for pair in compare.choose(selection(rows), "hessian")]
     assert "diverging" not in names
-    rows[1] = ("hessian", 1.0, np.nan, np.nan, True)
+    rows = [
+        (row[0], row[1], np.nan, np.nan, row[4]) if row[0] == "hessian" else row for row in rows
+    ]
     assert compare.choose(selection(rows), "hessian") == []
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
 
@@ -488,6 +489,14 @@ def certificates(wildcards):
             seed=config["seeds"][0],
         )
         for entry in CERTIFICATE["regularizers"]
+    ]
+
+
+def shown_everywhere(filename):
+    """This file of one cell per dataset and regularizer, see `shown_cells`."""
+    paths = shown_cells(filename)
+    return [
+        path for dataset in DATASETS for path in paths(SimpleNamespace(dataset=dataset))
     ]
 
 

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 NOTEBOOK = f"{REPORT}/notebook.html"
 # What the notebook imports from the library, as MODULES says it of scripts.
 NOTEBOOK_MODULES = [
@@ -13,14 +11,6 @@ NOTEBOOK_MODULES = [
     "statistics",
     "tables",
 ]
-
-
-def shown_everywhere(filename):
-    """This file of one cell per dataset and regularizer, see `shown_cells`."""
-    paths = shown_cells(filename)
-    return [
-        path for dataset in DATASETS for path in paths(SimpleNamespace(dataset=dataset))
-    ]
 
 
 rule run_notebook:

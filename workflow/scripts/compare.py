@@ -25,45 +25,49 @@ COLUMNS += [field.name for field in dataclasses.fields(Comparison)]
 def choose(selection: pd.DataFrame, reference: str) -> list[dict]:
     """Return which weights are compared; only validation columns are looked at.
 
-    The reference stands at its selected weight.  Every other regularizer is compared twice: at its
-    own selected weight, and at the weight whose validation accuracy is closest to the reference's
-    (``matched``; of two equally close, the one of higher validation robust accuracy).  Where both
-    are one weight, it is compared once.
+    - ``matched``: every weight of another regularizer meets, of the reference's weights within
+      ``LARGEST_GAP`` of its clean accuracy, the one of the highest robust accuracy.
+    - ``closest``: a regularizer without such a pair is compared at its closest clean accuracies.
+    - ``selected``: the selected weights of the two, whatever their clean accuracies.
 
     Args:
         selection: the table of select, for one dataset.
         reference: name of the reference regularizer.
     """
     selection = selection.dropna(subset=["validation_accuracy"])  # else every seed diverged
-    chosen = selection[selection["selected"]].set_index("regularizer")
-    if reference not in chosen.index:
+    ours = selection[selection["regularizer"] == reference]
+    if ours.empty:
         return []
-    ours = chosen.loc[reference]
     pairs = []
-    for name, rows in selection.groupby("regularizer", sort=False):
-        if name == reference:
-            continue
-        gaps = rows["validation_accuracy"] - ours["validation_accuracy"]
-        order = rows.assign(distance=gaps.abs().round(9)).sort_values(
-            ["distance", "validation_robust_accuracy"], ascending=[True, False]
+    for name, rows in selection[selection["regularizer"] != reference].groupby(
+        "regularizer", sort=False
+    ):
+        every = ours.merge(rows, how="cross", suffixes=("", "_other"))
+        every["gap"] = every["validation_accuracy_other"] - every["validation_accuracy"]
+        matched = every[every["gap"].abs() <= LARGEST_GAP + ROUNDING].sort_values(
+            "validation_robust_accuracy", ascending=False, kind="stable"
         )
-        choices = {}
-        if name in chosen.index:
-            choices.setdefault(chosen.loc[name, "lam"], []).append("selected")
-        choices.setdefault(order.iloc[0]["lam"], []).append("matched")
-        for lam, reasons in choices.items():
-            gap = gaps[rows["lam"] == lam].item()
-            pairs.append(
-                {
-                    "reference": reference,
-                    "reference_lam": ours["lam"],
-                    "regularizer": name,
-                    "lam": lam,
-                    "choice": " and ".join(reasons),
-                    "validation_gap": gap,
-                    "matched": bool(abs(gap) <= LARGEST_GAP + ROUNDING),
-                }
-            )
+        choices = {"selected": every[every["selected"] & every["selected_other"]]}
+        if matched.empty:
+            choices["closest"] = every.loc[[every["gap"].abs().idxmin()]]
+        else:
+            choices["matched"] = matched.drop_duplicates("lam_other").sort_index()
+        reasons = {}
+        for choice, chosen in choices.items():
+            for index in chosen.index:
+                reasons.setdefault(index, []).append(choice)
+        pairs += [
+            {
+                "reference": reference,
+                "reference_lam": every.at[index, "lam"],
+                "regularizer": name,
+                "lam": every.at[index, "lam_other"],
+                "choice": " and ".join(words),
+                "validation_gap": every.at[index, "gap"],
+                "matched": index in matched.index,
+            }
+            for index, words in reasons.items()
+        ]
     return pairs
 
 
@@ -149,9 +153,7 @@ def markdown(table: pd.DataFrame) -> str:
     """Return one table per dataset, each with what its numbers are."""
     blocks = []
     for dataset, rows in table.groupby("dataset", sort=False):
-        name, lam, clean, seeds, n = rows[
-            ["reference", "reference_lam", "clean_first", "seeds_first", "images"]
-        ].iloc[0]
+        name, seeds, n = rows[["reference", "seeds_first", "images"]].iloc[0]
         sign = rows["difference"].map(lambda difference: "+" * (difference > 0))
         difference = sign + percent(rows["difference"])
         difference += " [" + percent(rows["low"]) + ", " + percent(rows["high"]) + "]"
@@ -160,9 +162,11 @@ def markdown(table: pd.DataFrame) -> str:
                 "attack": rows["norm"].map(NORMS) + " " + rows["epsilon"].map("{:g}".format),
                 "regularizer": rows["regularizer"],
                 "lam": rows["lam"].map("{:g}".format),
+                f"lam, {name}": rows["reference_lam"].map("{:g}".format),
                 "choice": rows["choice"].where(rows["matched"], rows["choice"] + " †"),
                 "seeds": rows["seeds_second"],
                 "clean": percent(rows["clean_second"]),
+                f"clean, {name}": percent(rows["clean_first"]),
                 "robust": percent(rows["robust_second"]),
                 f"robust, {name}": percent(rows["robust_first"]),
                 f"{name} minus other": difference.where(
@@ -179,15 +183,17 @@ def markdown(table: pd.DataFrame) -> str:
                 "about these networks, and with one on both sides p is that of McNemar's exact test"
             )
         blocks.append(
-            f"### {dataset}: {name}, lam {lam:g}, against the others\n\n"
-            "Robust: against every attack that both underwent. "
-            f"{name}: clean accuracy {100 * clean:.1f}, {seeds} seed{'' if seeds == 1 else 's'}. Accuracies "
+            f"### {dataset}: {name} against the others\n\n"
+            f"Robust: against every attack that both underwent. {name}: {seeds} "
+            f"seed{'' if seeds == 1 else 's'}. Accuracies "
             f"in percent, differences in points with their 95% interval over {sources}. p is "
             f"adjusted by Holm's method over the {len(rows)} comparisons of this table; bold: below "
             f"0.05. Odds ratio: images that only {name} withstands per image that only the other "
-            "does. *selected*: lam chosen by robust validation accuracy; *matched*: the lam whose "
-            f"clean validation accuracy is closest to that of {name}; †: clean validation "
-            f"accuracies differ by more than {100 * LARGEST_GAP:g} points.\n\n"
+            f"does. *matched*: a lam of the other, and of the lam of {name} within "
+            f"{100 * LARGEST_GAP:g} points of its clean validation accuracy the one of the highest "
+            "robust validation accuracy; *closest*: where there is none, the two of the closest clean "
+            "validation accuracies; *selected*: both at the lam chosen by robust validation accuracy; "
+            "†: not matched.\n\n"
             f"{shown.to_markdown(index=False, disable_numparse=True)}\n"
         )
     return "\n".join(blocks) or "Nothing to compare: no cell of the reference finished.\n"
