@@ -87,11 +87,14 @@ def test_attacks_are_shown_by_what_they_overlook():
     assert wide["square"].isna().all()
 
 
-def test_surface_shows_the_first_image_that_the_most_networks_get_right():
+def test_surface_shows_the_image_of_median_margin_among_those_most_networks_get_right():
     correct = torch.tensor([[1, 1, 0, 1], [0, 1, 1, 1], [0, 0, 1, 0]], dtype=torch.bool)
-    assert surface.choose_image(correct) == 1
-    assert surface.choose_image(correct[2:]) == 2
-    assert surface.choose_image(torch.zeros(2, 3, dtype=torch.bool)) == 0
+    margins = torch.tensor([-9.0, 5.0, 3.0, 4.0])
+    assert surface.choose_image(correct, margins) == 3  # two votes for images 1, 2 and 3
+    assert surface.choose_image(correct[:1], margins) == 3  # images 0, 1 and 3
+    assert surface.choose_image(correct[2:], margins) == 2
+    nobody = torch.zeros(2, 4, dtype=torch.bool)
+    assert surface.choose_image(nobody, margins) == 2  # the lower of 3 and 4
 
 
 def test_regularizers_look_the_same_whichever_of_them_a_figure_shows():

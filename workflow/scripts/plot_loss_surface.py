@@ -15,7 +15,7 @@ from input_hessian.errors import run
 from input_hessian.models import load_model
 from input_hessian.regularizers import derivatives
 from input_hessian.surface import loss_slice, plane
-from input_hessian.training import configure, predict
+from input_hessian.training import configure, label_margin, predict
 
 POINTS = 61
 REACH = 1.5  # of the largest radius drawn
@@ -25,14 +25,18 @@ LEVELS = np.log(2) * 2.0 ** np.arange(-6, 6)
 CONVERGED = {"hvps": 80, "tolerance": 1e-3}  # as in measure_curvature
 
 
-def choose_image(correct: torch.Tensor) -> int:
-    """Return the first of the images that the most networks classify correctly.
+def choose_image(correct: torch.Tensor, margins: torch.Tensor) -> int:
+    """Return, of the images that the most networks classify correctly, the one of median margin.
+
+    The first of them may be one that no network loses within the radius, which shows nothing.
 
     Args:
         correct: bool, ``[networks, images]``.
+        margins: label margins of one network, ``[images]``; of an even number, the lower median.
     """
     votes = correct.sum(0)
-    return int((votes == votes.max()).nonzero()[0])
+    candidates = (votes == votes.max()).nonzero().squeeze(1)
+    return int(candidates[margins[candidates].argsort()[(len(candidates) - 1) // 2]])
 
 
 def surface(model, image, label, offsets):
@@ -69,8 +73,9 @@ def main() -> None:
     test = datasets.load(args.data, "test")
     chosen = torch.from_numpy(datasets.evaluation_subset(args.images, len(test.labels)))
     images, labels = test.images[chosen].double(), test.labels[chosen]
-    correct = torch.stack([predict(model, images).argmax(1) == labels for _, model in cells])
-    at = choose_image(correct)
+    logits = [predict(model, images) for _, model in cells]
+    correct = torch.stack([at.argmax(1) == labels for at in logits])
+    at = choose_image(correct, label_margin(logits[0], labels))
     image, label = images[at], labels[at]
     largest = max(args.radii)
     offsets = torch.linspace(-REACH * largest, REACH * largest, POINTS, dtype=torch.float64)

@@ -76,7 +76,9 @@ def lam_legend(figure: Figure, lams: Iterable[float], others: Sequence[Line2D] =
     colours = lam_colours(lams)
     handles = [Line2D([], [], color=c, label=f"λ = {lam:g}") for lam, c in colours.items()]
     handles += others
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+    # three columns where there are sources to name: four would be wider than the figure
+    columns = 4 if max(len(handle.get_label()) for handle in handles) < 20 else 3
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
 
 
 def panels(
