@@ -105,6 +105,5 @@ def test_every_claim_has_its_line_also_without_a_comparison():
     assert table["verdict"].tolist() == ["holds", "holds", "holds", "not tested"]
     text = claims.markdown(table)
     assert text.count("\n- **") == 3
-
     assert "\n  - MNIST l2 0.1: gradient 0.3 40.0 and hessian 1 50.0, +10.0" in text
     assert "Significantly better in 1 of 1 comparisons at equal clean accuracy" in text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
+from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save, weighted_name
 
 from input_hessian.tables import read_table
 
@@ -111,10 +111,7 @@ def main() -> None:
             axes.minorticks_off()
             axes.set_title(f"{DATASETS.get(dataset, dataset)}, {NORMS[norm]} ε = {epsilon:g}")
             axes.grid(axis="y", visible=False)
-        names = [
-            name if name == "none" else f"{name}, λ = {lam:g}"
-            for name, lam in cells.itertuples(index=False)
-        ]
+        names = [weighted_name(name, lam) for name, lam in cells.itertuples(index=False)]
         line[0].set_yticks(range(len(names)), names)
         line[0].set_ylim(len(names) - 0.4, -0.6)
     for axes in grid[-1]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from plotting import DATASETS, nothing_to_draw, regularizer_styles, save
+from plotting import DATASETS, nothing_to_draw, regularizer_styles, save, weighted_name
 
 from input_hessian.tables import read_table
 
@@ -59,7 +59,7 @@ def main() -> None:
             interval(axes, rows, measure, height, styles[name]["color"])
         axes.set(xscale="log", xlabel=label, ylim=(heights[-1] - 0.7, 0.7))
         axes.grid(axis="y", visible=False)
-    plain = [name if name == "none" else f"{name}, λ = {lam:g}" for (name, lam), _ in cells]
+    plain = [weighted_name(name, lam) for (name, lam), _ in cells]
     grid[0].set_yticks(heights, plain)
     seeds = table["seed"].nunique()
     mean = f", geometric mean over {seeds} seeds" if seeds > 1 else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
+from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save, weighted_name
 
 from input_hessian.results import broken_images, compare_radius, with_distance
 from input_hessian.tables import CELL, read_table
@@ -70,9 +70,9 @@ def main() -> None:
         axes.set(xscale="log", yscale="log", xlim=x_limits, ylim=y_limits)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
-        weight = "" if cell["regularizer"] == "none" else f", λ = {cell['lam']:g}"
+        name = weighted_name(cell["regularizer"], cell["lam"])
         axes.set_title(
-            f"{cell['regularizer']}{weight}\nbound holds: {100 * result['bound_holds']:.0f}%"
+            f"{name}\nbound holds: {100 * result['bound_holds']:.0f}%"
             f" (trivially: {100 * result['above_threshold']:.0f}%)\n"
             f"$\\rho$ = {result['spearman_predicted']:.2f}, n = {result['compared']}",
             fontsize=8,

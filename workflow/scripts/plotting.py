@@ -58,6 +58,11 @@ def lam_colours(lams: Iterable[float]) -> dict[float, tuple]:
     return dict(zip(lams, sns.color_palette("flare", len(lams)), strict=True))
 
 
+def weighted_name(name: str, lam: float) -> str:
+    """Return a regularizer's name with its weight; plain training has none."""
+    return name if name == "none" else f"{name}, λ = {lam:g}"
+
+
 def panel_titles(table: pd.DataFrame) -> dict[str, str]:
     """Return the title of each regularizer's panel; of a single weight, it states that weight.
 
