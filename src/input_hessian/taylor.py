@@ -138,27 +138,27 @@ class FirstFullyConnected(FullyConnected):
 
 
 class Convolution(_Weighted):
-    """A strided convolution; its transpose is one small convolution per phase of the stride.
+    """A strided, grouped convolution; its transpose is one small one per phase of the stride.
 
     The usual input gradient of a strided convolution is several times slower than this on a CPU.
     """
 
     def __init__(self, module: nn.Conv2d):
         super().__init__(module)
-        self.stride, self.padding = module.stride[0], module.padding[0]
-        outputs, inputs, size, _ = self.weight.shape
+        self.stride, self.padding, self.groups = module.stride[0], module.padding[0], module.groups
+        outputs, inputs, size, _ = self.weight.shape  # inputs of one group
         s = self.stride
         before = -self.padding % s  # taps in front, so that the padding is a multiple of the stride
         self.taps = -(-(size + before) // s)
         after = self.taps * s - size - before
         phases = F.pad(self.weight, (before, after) * 2)
-        phases = phases.view(outputs, inputs, self.taps, s, self.taps, s).flip(2, 4)
-        phases = phases.permute(1, 3, 5, 0, 2, 4)
-        self.phases = phases.reshape(-1, outputs, self.taps, self.taps)
+        phases = phases.view(self.groups, -1, inputs, self.taps, s, self.taps, s).flip(3, 5)
+        phases = phases.permute(0, 2, 4, 6, 1, 3, 5)
+        self.phases = phases.reshape(-1, outputs // self.groups, self.taps, self.taps)
         self.before = self.taps - 1 - (self.padding + before) // s
 
     def apply(self, t):
-        return F.conv2d(t, self.weight, None, self.stride, self.padding)
+        return F.conv2d(t, self.weight, None, self.stride, self.padding, groups=self.groups)
 
     def transpose(self, c):
         height, width = self.input.shape[2:]
@@ -167,10 +167,10 @@ class Convolution(_Weighted):
             for dim, size in ((2, height), (3, width))
         ]
         if after == [self.before] * 2 and self.before >= 0:
-            phases = F.conv2d(c, self.phases, padding=self.before)
+            phases = F.conv2d(c, self.phases, padding=self.before, groups=self.groups)
         else:
             padded = F.pad(c, (self.before, after[1], self.before, after[0]))
-            phases = F.conv2d(padded, self.phases)
+            phases = F.conv2d(padded, self.phases, groups=self.groups)
         return self.interleave(phases, height, width)
 
     def interleave(self, phases, height, width):
@@ -188,7 +188,7 @@ class Convolution(_Weighted):
         gradients = [
             torch.ops.aten.convolution_backward(
                 c, t, self.weight, None, [self.stride] * 2, [self.padding] * 2, [1, 1], False,
-                [0, 0], 1, [False, True, False],
+                [0, 0], self.groups, [False, True, False],
             )[1]
             for c, t in pairs
         ]  # fmt: skip
@@ -267,7 +267,7 @@ def _(module: nn.Linear) -> list:
 
 @layers.register
 def _(module: nn.Conv2d) -> list:
-    simple = module.groups == 1 and module.dilation == (1, 1) and module.padding_mode == "zeros"
+    simple = module.dilation == (1, 1) and module.padding_mode == "zeros"
     if not simple or any(
         isinstance(pair, str) or pair[0] != pair[1]
         for pair in (module.stride, module.padding, module.kernel_size)

@@ -86,6 +86,21 @@ def test_convolutions_of_every_stride_and_padding(kernel):
         assert_same(model.append(nn.Linear(features, 4)).double(), shape)
 
 
+@pytest.mark.parametrize("kernel", [2, 5])
+def test_convolutions_in_groups(kernel):
+    shape = (2, 9, 7)
+    for stride, padding in itertools.product((1, 2), (0, 2)):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(2, 6, 3, groups=2, padding=1),
+            nn.Tanh(),
+            nn.Conv2d(6, 3, kernel, stride, padding, groups=3, bias=False),
+            nn.Flatten(),
+        )
+        features = model(torch.zeros(1, *shape)).shape[1]
+        assert_same(model.append(nn.Linear(features, 4)).double(), shape)
+
+
 def first_layer(kind):
     """Weights of a first layer of 20 pixels and 6 outputs: in general position, or not."""
     weight = torch.randn(6, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
