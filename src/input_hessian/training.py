@@ -127,25 +127,13 @@ def train(
     Returns:
         The network (after divergence: of the last epoch that stayed finite) and what was measured.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model = build_model().to(device)
+    model = initial_network(build_model, settings.seed).to(device)
     images, labels = (tensor.to(device) for tensor in training)
-    steps_per_epoch = -(-len(images) // settings.batch_size)
-    optimizer = torch.optim.Adam(model.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=settings.epochs * steps_per_epoch
-    )
-    curve = _resume(checkpoint, fingerprint, model, optimizer, schedule)
+    optimizer, schedule = adam_with_one_cycle(model, settings, len(images))
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    curve = load_checkpoint(checkpoint, fingerprint, parts, [])
 
-    progress = tqdm(
-        total=settings.epochs * steps_per_epoch,
-        initial=len(curve) * steps_per_epoch,
-        unit="step",
-        disable=None,  # a log file gets one line per epoch instead of a bar
-        leave=False,
-    )
-    with progress:
+    with progress_bar(settings, len(images), done=len(curve)) as progress:
         for epoch in range(len(curve), settings.epochs):
             before = {name: value.clone() for name, value in model.state_dict().items()}
             row = _run_epoch(
@@ -158,9 +146,55 @@ def train(
                 progress.write(f"epoch {epoch + 1}/{settings.epochs}: diverged")
                 return model, TrainingResult("diverged", curve)
             curve.append({"epoch": epoch + 1, **row})
-            _save_checkpoint(checkpoint, fingerprint, model, optimizer, schedule, curve)
-            progress.write(_describe(curve[-1], settings.epochs))
+            save_checkpoint(checkpoint, fingerprint, parts, curve, epoch + 1)
+            progress.write(describe_epoch(curve[-1], settings.epochs))
     return model, TrainingResult("finished", curve)
+
+
+def initial_network(build_model: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Return a new network, drawn under its seed; the global generator stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_model()
+
+
+def adam_with_one_cycle(model: nn.Module, settings: TrainingSettings, images: int):
+    """Return the optimizer and its learning rate schedule for so many training images."""
+    optimizer = torch.optim.Adam(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        settings.learning_rate,
+        total_steps=settings.epochs * _steps_per_epoch(settings, images),
+    )
+    return optimizer, schedule
+
+
+def progress_bar(settings: TrainingSettings, images: int, done: int) -> tqdm:
+    """Return a bar of training steps, of which those of ``done`` epochs are over."""
+    steps = _steps_per_epoch(settings, images)
+    return tqdm(
+        total=settings.epochs * steps,
+        initial=done * steps,
+        unit="step",
+        disable=None,  # a log file gets one line per epoch instead of a bar
+        leave=False,
+    )
+
+
+def _steps_per_epoch(settings: TrainingSettings, images: int) -> int:
+    return -(-images // settings.batch_size)
+
+
+def epoch_randomness(
+    seed: int, epoch: int, images: int, device: torch.device
+) -> tuple[Tensor, torch.Generator]:
+    """Return the order of the training images in one epoch, and what the penalty draws from.
+
+    Seeded by seed and epoch and by nothing else, so that a resumed run draws the same numbers.
+    """
+    order_seed, start_seed = (2 * (seed * 100_003 + epoch) + part for part in (0, 1))
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(order_seed))
+    return order.to(device), torch.Generator(device).manual_seed(start_seed)
 
 
 def _run_epoch(
@@ -168,13 +202,10 @@ def _run_epoch(
 ) -> dict[str, float] | None:
     """Run one epoch; return its means, or None if the objective was not finite."""
     device = images.device
-    # Seeded by (seed, epoch) and by nothing else, so that a resumed run draws the same numbers.
-    order_seed, start_seed = (2 * (settings.seed * 100_003 + epoch) + part for part in (0, 1))
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(order_seed))
-    starts = torch.Generator(device).manual_seed(start_seed)
+    order, starts = epoch_randomness(settings.seed, epoch, len(images), device)
     totals = torch.zeros(3, device=device)
     began = time.perf_counter()
-    batches = order.to(device).split(settings.batch_size)
+    batches = order.split(settings.batch_size)
     model.train()
     for batch in batches:
         objective = training_step(
@@ -221,7 +252,8 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, f
     return loss, (logits.argmax(1) == labels).double().mean().item()
 
 
-def _describe(row: dict[str, float], epochs: int) -> str:
+def describe_epoch(row: dict[str, float], epochs: int) -> str:
+    """Return one line about an epoch, a row of the curve."""
     return (
         f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}, penalty {row['penalty']:.4f}, "
         f"accuracy {row['accuracy']:.4f}, validation accuracy {row['validation_accuracy']:.4f}, "
@@ -229,36 +261,51 @@ def _describe(row: dict[str, float], epochs: int) -> str:
     )
 
 
-def _save_checkpoint(path, fingerprint, model, optimizer, schedule, curve) -> None:
+def save_checkpoint(
+    path: Path | None, fingerprint: str, parts: dict[str, Any], record: Any, epoch: int
+) -> None:
+    """Write what a training needs to go on after ``epoch``; nothing if there is no path.
+
+    Args:
+        path: file to write, whole or not at all.
+        fingerprint: see :func:`train`.
+        parts: objects with a ``state_dict``, by name.
+        record: what else to keep, of plain types and tensors.
+        epoch: number of finished epochs.
+    """
     if path is None:
         return
-    state: dict[str, Any] = {
+    state = {
         "fingerprint": fingerprint,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "curve": curve,
+        "parts": {name: part.state_dict() for name, part in parts.items()},
+        "record": record,
+        "epoch": epoch,
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def _resume(path, fingerprint, model, optimizer, schedule) -> list[dict[str, float]]:
-    """Load the checkpoint into model, optimizer and schedule; return the curve so far."""
+def load_checkpoint(
+    path: Path | None, fingerprint: str, parts: dict[str, Any], default: Any
+) -> Any:
+    """Load a checkpoint into the parts and return its record; ``default`` if there is none to use.
+
+    Arguments as in :func:`save_checkpoint`.  A damaged file and one with another fingerprint are
+    not used, which is said.
+    """
     if path is None or not path.exists():
-        return []
+        return default
     try:
         # On the CPU first: load_state_dict moves what belongs on the device, and no more.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a damaged file
         print(f"{path}: unreadable ({error}); starting afresh", flush=True)
-        return []
+        return default
     if state["fingerprint"] != fingerprint:
         print(f"{path}: written by other settings, code or data; starting afresh", flush=True)
-        return []
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    print(f"{path}: resuming after epoch {len(state['curve'])}", flush=True)
-    return state["curve"]
+        return default
+    for name, part in parts.items():
+        part.load_state_dict(state["parts"][name])
+    print(f"{path}: resuming after epoch {state['epoch']}", flush=True)
+    return state["record"]
