@@ -81,7 +81,7 @@ def test_library_does_not_know_snakemake():
 
 def test_every_rule_has_log_environment_and_script():
     for path in (ROOT / "workflow/rules").glob("*.smk"):
-        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+        for rule in re.split(r"^ *rule[ :]", path.read_text(), flags=re.MULTILINE)[1:]:
             assert "    log:" in rule
             assert "    conda:" in rule
             assert "    message:" in rule  # else a plan lists its files, thousands of them
@@ -90,7 +90,7 @@ def test_every_rule_has_log_environment_and_script():
 
 def test_rules_stay_local_or_ask_for_more_with_every_attempt():
     for path in (ROOT / "workflow/rules").glob("*.smk"):
-        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+        for rule in re.split(r"^ *rule[ :]", path.read_text(), flags=re.MULTILINE)[1:]:
             if "    localrule: True" not in rule:
                 assert "        mem_mb=growing(" in rule
                 assert "        runtime=growing(" in rule

@@ -66,6 +66,7 @@ wildcard_constraints:
 MODULES = {
     "prepare_dataset": ["datasets", "errors", "files"],
     "train": [
+        "batched_training",
         "curvature",
         "datasets",
         "errors",
@@ -73,6 +74,7 @@ MODULES = {
         "models",
         "provenance",
         "regularizers",
+        "stacking",
         "taylor",
         "training",
     ],
@@ -275,15 +277,61 @@ def cell(wildcards, seed=None):
 def cell_settings(wildcards, seed=None):
     """Everything that a cell's training depends on, as JSON."""
     identity = cell(wildcards, seed)
+    # Which cells it is trained with changes it by rounding alone.
+    training = {k: v for k, v in config["training"].items() if k != "batch_cells"}
     return json.dumps(
         {
             "cell": identity,
             "model": config["model"],
             "regularizer": penalty(wildcards.regularizer, identity["lam"]),
-            "training": config["training"],
+            "training": training,
         },
         sort_keys=True,
     )
+
+
+def training_settings(wildcards):
+    """The same as a list of one cell."""
+    return f"[{cell_settings(wildcards)}]"
+
+
+class Batch:
+    """Cells of one dataset and regularizer that one job trains together."""
+
+    def __init__(self, name, dataset, regularizer, cells):
+        self.name, self.dataset = name, dataset
+        self.cells = [
+            SimpleNamespace(
+                dataset=dataset, regularizer=regularizer, lam=lam, seed=str(seed)
+            )
+            for lam, seed in cells
+        ]
+        listed = ", ".join(f"lam {lam} seed {seed}" for lam, seed in cells)
+        self.text = f"{dataset}, {regularizer}, {listed}"
+
+    def paths(self, filename):
+        """This file of every cell."""
+        pattern = f"{RESULTS}/{CELL}/{filename}"
+        return [pattern.format(**vars(cell)) for cell in self.cells]
+
+    def settings(self, wildcards):
+        """What their training depends on, as JSON."""
+        return f"[{', '.join(map(cell_settings, self.cells))}]"
+
+
+def batches(size):
+    """All cells in batches of so many; what is left alone is trained as without batches."""
+    found = []
+    for dataset in DATASETS:
+        for name in trained(dataset):
+            cells = [(lam, seed) for lam in LAM[name] for seed in config["seeds"]]
+            for start in range(0, len(cells), size):
+                if len(cells[start : start + size]) > 1:
+                    batch = cells[start : start + size]
+                    found.append(
+                        Batch(f"train_together_{len(found) + 1}", dataset, name, batch)
+                    )
+    return found
 
 
 def evaluation_settings(dataset, attacks, radii):
@@ -467,9 +515,9 @@ def image_settings(wildcards):
 
 
 def certifiable_settings(wildcards):
-    """A cell's training, with the network that has a certificate, as JSON."""
+    """As training_settings, with the network that has a certificate."""
     settings = json.loads(cell_settings(wildcards))
-    return json.dumps(settings | {"model": CERTIFICATE["model"]}, sort_keys=True)
+    return json.dumps([settings | {"model": CERTIFICATE["model"]}], sort_keys=True)
 
 
 def certifiable_attack_settings(wildcards):
@@ -499,6 +547,13 @@ def shown_everywhere(filename):
         path for dataset in DATASETS for path in paths(SimpleNamespace(dataset=dataset))
     ]
 
+
+BATCHES = batches(config["training"].get("batch_cells", 1))
+TRAIN = (
+    "python {input.script} --settings {params.settings:q} --data {input.data} "
+    "--library {input.script} {input.library} --device {params.device} --threads {threads} "
+    "--models {output.models} --trainings {output.trainings} --curves {output.curves}"
+)
 
 # Redrawn when a script, the shared style or the data change.
 STYLE = ["workflow/scripts/plotting.py", "workflow/scripts/style.mplstyle"]

@@ -206,9 +206,9 @@ rule plot_radius:
 # The side experiment with a certificate: a small smooth MLP, trained and attacked by the same code.
 use rule train as train_certifiable with:
     output:
-        model=f"{RESULTS}/certificate/{CELL}/model.safetensors",
-        training=f"{RESULTS}/certificate/{CELL}/training.json",
-        curve=f"{RESULTS}/certificate/{CELL}/curve.csv",
+        models=f"{RESULTS}/certificate/{CELL}/model.safetensors",
+        trainings=f"{RESULTS}/certificate/{CELL}/training.json",
+        curves=f"{RESULTS}/certificate/{CELL}/curve.csv",
     log:
         f"{LOGS}/train_certifiable/{CELL}.log",
     benchmark:
