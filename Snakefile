@@ -13,9 +13,17 @@ if not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
-# Locally, a profile says how many GPUs there are; on a cluster, every job asks for its own.
+# Locally, a profile says how many GPUs there are; on a cluster, every job asks for its own. Rules that
+# share a cluster job run in turn (the cluster profiles give each of them one `in_turn`), so that its
+# memory is that of one rule.
 resource_scopes:
     gpu="local",
+    in_turn="local",
+
+
+# Snakemake does not pass the profile's limit on to its jobs.
+if workflow.remote_exec:
+    workflow.register_resource("in_turn", 1)
 
 
 include: "workflow/rules/common.smk"
