@@ -1,6 +1,7 @@
 """What one part of the repository says about another is true."""
 
 import ast
+import os
 import re
 import subprocess
 import tomllib
@@ -97,14 +98,46 @@ def test_rules_stay_local_or_ask_for_more_with_every_attempt():
                 assert "        gpu=" in rule
 
 
-def test_cluster_profile_keeps_the_default_one():
-    default, cluster = (
+def test_cluster_profiles_keep_the_default_one():
+    default, *clusters = (
         yaml.safe_load((ROOT / f"profiles/{name}/profile.yaml").read_text())
-        for name in ("default", "slurm")
+        for name in ("default", "slurm", "cluster-generic")
     )
     del default["cores"]
-    assert default.pop("resources").items() <= cluster["resources"].items()
-    assert default.items() <= cluster.items()
+    resources = default.pop("resources")
+    for cluster in clusters:
+        assert resources.items() <= cluster["resources"].items()
+        assert default.items() <= cluster.items()
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "understood"),
+    [
+        ("job_state = Q", 0, "running"),
+        ("job_state = E\n    Exit_status = 0", 0, "running"),
+        ("job_state = F\n    Exit_status = 0", 0, "success"),
+        ("job_state = F\n    Exit_status = 10", 0, "failed"),
+        ("job_state = F\n    Exit_status = -29", 0, "failed"),
+        ("job_state = F", 0, "failed"),  # deleted before it started
+        ("qstat: Unknown Job Id 7.server", 153, "failed"),
+        ("Connection refused\nqstat: cannot connect to server pbs (errno=15010)", 255, "running"),
+        ("qstat: PBS is not configured to maintain job history", 1, None),
+    ],
+)
+def test_what_pbs_says_of_a_job(tmp_path, said, code, understood):
+    (tmp_path / "said").write_text(f"    {said}\n")
+    (tmp_path / "qstat").write_text(
+        f'[ "$*" = "-x -f 7.server" ] || exit 99\ncat {tmp_path}/said\nexit {code}\n'
+    )
+    (tmp_path / "qstat").chmod(0o755)
+    done = subprocess.run(
+        ["sh", ROOT / "profiles/cluster-generic/status.sh", "7.server"],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.stdout.strip() or None) == understood
+    assert (done.returncode == 0) == (understood is not None)
 
 
 def test_captions_exist():
