@@ -4,8 +4,8 @@ No systemd, cgroups, accounting or database: Debian's slurmctld, slurmd and mung
 """
 
 import contextlib
-import getpass
 import os
+import random
 import shutil
 import signal
 import socket
@@ -17,7 +17,6 @@ from pathlib import Path
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 INSTALL = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
 NODES = ("n1", "n2", "n3")
-FINAL = {"COMPLETED", "CANCELLED", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
 
 CONFIGURATION = """\
 ClusterName=throwaway
@@ -91,12 +90,15 @@ def wait_for(condition, seconds: float, what: str, step: float = 0.1):
 
 
 def free_ports(n: int) -> list[int]:
-    """Return ports of the loopback interface on which nobody listens."""
+    """Return ports on which nobody listens, below those that any connection may take meanwhile."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        ports = []
+        while len(ports) < n:
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", random.randrange(10_000, 32_000)))
+                ports.append(one.getsockname()[1])
+        return ports
 
 
 def ended(pid: int) -> bool:
@@ -118,15 +120,18 @@ def stop_tree(pid: int, kill=signal.SIGKILL) -> None:
         stop_tree(int(child), kill)
 
 
-def find_process(*texts: str) -> int:
-    """Return the process whose command line holds all texts, the youngest if there are several."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+def find_process(folder: Path, *texts: str) -> int | None:
+    """Return the Python process in a folder whose command line holds all texts."""
+    for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_text().split("\0")
-            if words[0].endswith("python") and all(any(t in w for w in words) for t in texts):
-                found.append(int(folder.name))
-    return max(found)
+            words = (process / "cmdline").read_text().split("\0")
+            if (
+                words[0].endswith("python")
+                and all(any(text in word for word in words) for text in texts)
+                and (process / "cwd").readlink() == folder
+            ):
+                return int(process.name)
+    return None
 
 
 class Slurm:
@@ -171,18 +176,26 @@ class Slurm:
             self.start_node(node)
         wait_for(lambda: self.states() == ["idle"] * len(NODES), 120, "idle nodes")
 
+    def processes(self) -> list[int]:
+        """Return every process that this cluster has started, and those of Snakemake that use it."""
+        mine, found = f"SLURM_CONF={self.environment['SLURM_CONF']}".encode(), []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mine in (process / "environ").read_bytes().split(b"\0"):
+                    found.append(int(process.name))
+        return found
+
     def stop(self) -> None:
-        """Stop every job and every daemon, and remove the folder."""
-        with contextlib.suppress(AssertionError, subprocess.SubprocessError):
-            self.cancel("--user", getpass.getuser())
-            wait_for(lambda: not self._text("squeue", "-h"), 60, "the end of all jobs")
-        pids = [int(path.read_text()) for path in sorted((self.folder / "run").glob("slurm*.pid"))]
-        for pid in pids:
-            stop_tree(pid)
-        munged = self.folder / "run/munged.pid"
-        if munged.exists():
-            stop_tree(int(munged.read_text()))
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Kill every daemon and every job, whatever state they are in, and remove the folder."""
+
+        def killed() -> bool:
+            for pid in (found := self.processes()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not found
+
+        wait_for(killed, 60, "the end of all processes")
+        shutil.rmtree(self.folder)
 
     def start_controller(self) -> None:
         self._daemon("slurmctld", "-f", f"{self.folder}/slurm.conf")
@@ -200,16 +213,14 @@ class Slurm:
     def kill_node(self, node: str) -> None:
         """Kill the node's daemon and all jobs on it at once, as a power cut does."""
         path = self.folder / f"run/slurmd.{node}.pid"
-        pids = [int(path.read_text())]
-        steps = subprocess.run(
-            ["pgrep", "-f", "^slurmstepd: "], capture_output=True, text=True, timeout=30
-        )
         here = [job for job, row in self.jobs().items() if row["node"] == node]
-        for pid in map(int, steps.stdout.split()):
-            title = Path(f"/proc/{pid}/cmdline").read_text()
-            if any(f"[{job}." in title for job in here):
-                pids.append(pid)
-        for pid in pids:
+        steps = []
+        for pid in self.processes():
+            with contextlib.suppress(FileNotFoundError):
+                title = Path(f"/proc/{pid}/cmdline").read_text()
+                if any(title.startswith(f"slurmstepd: [{job}.") for job in here):
+                    steps.append(pid)
+        for pid in (int(path.read_text()), *steps):
             stop_tree(pid)
         path.unlink()
         # What Slurm finds out by itself when the node has not answered for SlurmdTimeout.
