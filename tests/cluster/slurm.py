@@ -45,9 +45,9 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 SlurmdTimeout=60
 MinJobAge=86400
-KillWait=5
+KillWait=2
 SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU=100
@@ -80,7 +80,7 @@ def missing() -> str | None:
     return None
 
 
-def wait_for(condition, seconds: float, what: str, step: float = 0.1):
+def wait_for(condition, seconds: float, what: str, step: float = 0.05):
     """Return the first true value of ``condition()``; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
