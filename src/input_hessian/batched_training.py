@@ -148,24 +148,25 @@ def _run_epoch(
     count, device = len(settings), images.device
     randomness = [epoch_randomness(own.seed, epoch, len(images), device) for own in settings]
     orders = torch.stack([order for order, _ in randomness])
+    generators = [generator for _, generator in randomness]
     batches = orders.split(settings[0].batch_size, dim=1)
     regularizer = {size: _build(penalties, size, images) for size in {b.shape[1] for b in batches}}
     totals = torch.zeros(3, count, device=device, dtype=images.dtype)
     began = time.perf_counter()
     model.train()
-    with SeparateGenerators([generator for _, generator in randomness]) as draws:
-        for batch in batches:
-            size, batch = batch.shape[1], batch.flatten()
+    for batch in batches:
+        size, batch = batch.shape[1], batch.flatten()
+        with SeparateGenerators(generators, rows=len(batch)) as draws:
             objective = regularizer[size](model, images[batch], labels[batch], draws.shared)
-            optimizer.zero_grad(set_to_none=True)
-            # Summed over the cells, whose parameters are their own, and averaged within each.
-            ((objective.loss + objective.penalty).sum() / size).backward()
-            optimizer.step()
-            schedule.step()
-            correct = objective.logits.argmax(1) == labels[batch]
-            measured = torch.stack([objective.loss, objective.penalty, correct]).detach()
-            totals += measured.unflatten(1, (count, size)).sum(2)
-            progress.update()
+        optimizer.zero_grad(set_to_none=True)
+        # Summed over the cells, whose parameters are their own, and averaged within each.
+        ((objective.loss + objective.penalty).sum() / size).backward()
+        optimizer.step()
+        schedule.step()
+        correct = objective.logits.argmax(1) == labels[batch]
+        measured = torch.stack([objective.loss, objective.penalty, correct]).detach()
+        totals += measured.unflatten(1, (count, size)).sum(2)
+        progress.update()
     loss, penalty, accuracy = (totals / len(images)).tolist()
     seconds = (time.perf_counter() - began) / count  # .tolist() has waited for the device
     return [

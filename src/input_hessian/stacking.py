@@ -184,6 +184,7 @@ class SeparateGenerators(TorchFunctionMode):
 
     Args:
         generators: one per network.
+        rows: ``C B``, the images of all networks.
 
     Attributes:
         shared: stands for all of them.
@@ -192,9 +193,9 @@ class SeparateGenerators(TorchFunctionMode):
         UserError: for a draw that cannot be divided so.
     """
 
-    def __init__(self, generators: Sequence[torch.Generator]):
+    def __init__(self, generators: Sequence[torch.Generator], rows: int):
         super().__init__()
-        self.generators = generators
+        self.generators, self.rows = generators, rows
         self.shared = torch.Generator(generators[0].device)
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -202,14 +203,13 @@ class SeparateGenerators(TorchFunctionMode):
         if kwargs.get("generator") is not self.shared:
             return function(*args, **kwargs)
         shape = args[0] if len(args) == 1 and not isinstance(args[0], int) else args
-        count = len(self.generators)
-        if function not in (torch.rand, torch.randn) or not shape or shape[0] % count:
+        if function not in (torch.rand, torch.randn) or not shape or shape[0] != self.rows:
             raise UserError(
-                f"random numbers of networks that train together: expected torch.rand or "
-                f"torch.randn of a shape [images, ...], got {function.__name__} of {args}; leave "
-                "out `batch_cells`"
+                "random numbers of networks that train together: expected torch.rand or "
+                f"torch.randn of a shape [images, ...], here [{self.rows}, ...], got "
+                f"{function.__name__} of {args}; leave out `batch_cells`"
             )
-        shape = [shape[0] // count, *shape[1:]]
+        shape = [self.rows // len(self.generators), *shape[1:]]
         return torch.cat(
             [function(shape, **kwargs | {"generator": own}) for own in self.generators]
         )

@@ -215,7 +215,7 @@ def test_draws_are_those_of_each_network_alone():
             [count], generator=generator
         )
 
-    with SeparateGenerators([torch.Generator().manual_seed(s) for s in (5, 6)]) as both:
+    with SeparateGenerators([torch.Generator().manual_seed(s) for s in (5, 6)], rows=8) as both:
         found = draws(both.shared, 8)
         apart = torch.randn(4, generator=torch.Generator().manual_seed(7))
     for i, seed in enumerate((5, 6)):
@@ -227,7 +227,7 @@ def test_draws_are_those_of_each_network_alone():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda generator: torch.randn(3, 2, generator=generator),  # not divisible by two
+        lambda generator: torch.randn(2, 4, generator=generator),  # not one per image
         lambda generator: torch.randperm(4, generator=generator),
         lambda generator: torch.randn([], generator=generator),
     ],
@@ -235,7 +235,7 @@ def test_draws_are_those_of_each_network_alone():
 def test_draws_that_cannot_be_divided_are_refused(draw):
     with (
         pytest.raises(UserError, match=r"torch.rand or torch.randn .*batch_cells"),
-        SeparateGenerators([torch.Generator(), torch.Generator()]) as both,
+        SeparateGenerators([torch.Generator(), torch.Generator()], rows=4) as both,
     ):
         draw(both.shared)
 
