@@ -7,12 +7,15 @@ real training, in random order, so that other load on the machine hits all alike
 from __future__ import annotations
 
 import argparse
+import os
 import random
+import sys
 from pathlib import Path
 
 import pandas as pd
 import torch
 import yaml
+from readme import write_table
 
 from input_hessian import models, regularizers
 from input_hessian.batched_training import divide, train_together
@@ -28,6 +31,8 @@ ROOT = HERE.parent
 SIZES = {"config/demo.yaml": "digits", "config.yaml": "mnist"}
 REGULARIZERS = ("none", "gradient", "hessian", "adversarial-l2")
 TOGETHER = (1, 2, 4, 8, 16)
+# As the rules set it, in common.smk; read by the C library when a process starts.
+ALLOCATOR = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "4294967296")
 STEPS = 4  # of the epoch that is timed, after one as long to warm up
 
 
@@ -80,58 +85,71 @@ def measure(rounds: int, device: torch.device, threads: int) -> list[dict]:
                             "round": i,
                             "milliseconds_per_step": round(1000 * seconds, 4),
                             "cells_per_minute": round(60 / (steps * seconds), 4),
-                            **{key: where[key] for key in ("torch", "device", "threads")},
+                            **{
+                                key: where[key]
+                                for key in ("torch", "device", "processor", "threads")
+                            },
                         }
                     )
             print(path, name, flush=True)
     return rows
 
 
+def with_ratio(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with ``ratio``, cells per minute over those one by one in the same round."""
+    keys = ["config", "regularizer", "round"]
+    alone = table[table["cells"] == 1].set_index(keys)["cells_per_minute"].rename("alone")
+    return table.assign(ratio=table["cells_per_minute"] / table.join(alone, on=keys)["alone"])
+
+
 def draw(table: pd.DataFrame, path: Path) -> None:
-    """Draw cells per minute against cells together; medians, bars from quartile to quartile."""
+    """Draw the ratio against the cells together: medians, bars from quartile to quartile."""
     import matplotlib.pyplot as plt
 
     plt.style.use(ROOT / "workflow/scripts/style.mplstyle")
-    figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), sharey=True, layout="constrained")
     for ax, (config, rows) in zip(axes, table.groupby("config", sort=False), strict=True):
-        for name, marker in zip(REGULARIZERS, "osD^", strict=True):
-            groups = rows[rows["regularizer"] == name].groupby("cells")["cells_per_minute"]
+        ax.axhline(1, color="0.6", linewidth=1)
+        for i, name in enumerate(REGULARIZERS):
+            groups = rows[rows["regularizer"] == name].groupby("cells")["ratio"]
             median, low, high = (groups.quantile(part) for part in (0.5, 0.25, 0.75))
             ax.errorbar(
-                median.index,
+                median.index * 2 ** (0.06 * (i - 1.5)),  # side by side
                 median,
                 yerr=[median - low, high - median],
-                marker=marker,
+                marker="osD^"[i],
+                markersize=4,
                 capsize=2,
                 label=name,
             )
         ax.set_xscale("log", base=2)
-        ax.set_yscale("log")
         ax.set_xticks(TOGETHER, [str(count) for count in TOGETHER])
         ax.set_xlabel("cells trained together")
         ax.set_title(f"{rows['dataset'].iloc[0]}, {config}")
-    axes[0].set_ylabel("cells trained per minute")
-    axes[0].legend()
+    axes[0].set_ylim(0, None)
+    axes[0].set_ylabel("cells per minute,\nrelative to one by one")
+    axes[1].legend(loc="upper right")
     figure.savefig(path)
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Return cells per minute with the factor against one by one, per round: median, quartiles."""
-    keys = ["config", "regularizer", "round"]
-    alone = table[table["cells"] == 1].set_index(keys)["cells_per_minute"]
-    table = table.join(alone.rename("alone"), on=keys)
-    table["factor"] = table["cells_per_minute"] / table["alone"]
+    """Return cells per minute, with the ratio: median, quartiles."""
     rows = []
     for (config, name), group in table.groupby(["config", "regularizer"], sort=False):
         row = {"configuration": config, "regularizer": name}
-        for count in TOGETHER:
-            own = group[group["cells"] == count]
-            low, middle, high = own["factor"].quantile([0.25, 0.5, 0.75])
-            row[f"{count} together"] = f"{own['cells_per_minute'].median():.2f}" + (
-                f" (x {middle:.2f}, {low:.2f}-{high:.2f})" if count > 1 else ""
-            )
+        for count, own in group.groupby("cells"):
+            low, middle, high = own["ratio"].quantile([0.25, 0.5, 0.75])
+            ratio = f" ({middle:.2f}; {low:.2f}-{high:.2f})" if count > 1 else ""
+            column = f"{count} together" if count > 1 else "one by one"
+            row[column] = f"{own['cells_per_minute'].median():.3g}{ratio}"
         rows.append(row)
-    return pd.DataFrame(rows).rename(columns={"1 together": "one by one"}).to_markdown(index=False)
+    first = table.iloc[0]
+    measured = (
+        f"Cells per minute (ratio to one by one: median; quartiles of n = {table['round'].nunique()} "
+        f"rounds). PyTorch {first['torch']}, {first['device']} ({first['processor']}), "
+        f"{first['threads']} thread(s)."
+    )
+    return f"{pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)}\n\n{measured}"
 
 
 def main() -> None:
@@ -145,12 +163,17 @@ def main() -> None:
     args = parser.parse_args()
 
     path = args.output / "batched_cells.csv"
+    if not args.redraw and not ALLOCATOR.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR)
     if not args.redraw:
         rows = measure(args.rounds, configure(args.device, args.threads), args.threads)
         write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
-    table = pd.read_csv(path)
+    table = with_ratio(pd.read_csv(path))
     draw(table, path.with_suffix(".png"))
-    print(markdown(table))
+    text = markdown(table)
+    print(text)
+    if args.output.resolve() == (HERE / "results").resolve():
+        write_table("batched_cells.py", text)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from readme import write_table
 from torch import Tensor, nn
 
 from input_hessian import models
@@ -743,14 +744,6 @@ def markdown(table) -> str:
     return "\n".join(lines)
 
 
-def update_readme(path: Path, text: str) -> None:
-    """Put ``text`` between the README's two markers."""
-    begin, end = "<!-- table: written by step_cost.py -->", "<!-- end of table -->"
-    before, rest = path.read_text().split(begin)
-    _, after = rest.split(end)
-    write_atomically(path, f"{before}{begin}\n{text}\n{end}{after}")
-
-
 def _processor(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -797,7 +790,7 @@ def main() -> None:
     text = markdown(table)
     print(text)
     if output.resolve() == (HERE / "results").resolve():
-        update_readme(HERE / "README.md", text)
+        write_table("step_cost.py", text)
 
 
 def measure(args: argparse.Namespace) -> list[dict]:
