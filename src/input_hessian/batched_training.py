@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from input_hessian import regularizers
+from input_hessian.errors import UserError
 from input_hessian.regularizers import (
     CurvatureRegularization,
     InputGradient,
@@ -39,7 +40,7 @@ from input_hessian.training import (
     save_checkpoint,
 )
 
-# Penalties that only multiply by their weight, image by image: it may be another one in each row.
+# Penalties whose terms are computed from lam image by image: it may be another one in each row.
 LAM_PER_IMAGE = (
     InputGradient,
     InputHessianNorm,
@@ -47,6 +48,9 @@ LAM_PER_IMAGE = (
     CurvatureRegularization,
     JacobianNorm,
 )
+
+
+CHECKED = 8  # images, to see that each row is its own network's
 
 
 def divide(penalties: Sequence[dict[str, Any]]) -> list[list[int]]:
@@ -60,7 +64,7 @@ def divide(penalties: Sequence[dict[str, Any]]) -> list[list[int]]:
     groups: dict[str, list[int]] = {}
     for i, penalty in enumerate(penalties):
         shared = dict(penalty)
-        if issubclass(regularizers.REGULARIZERS[penalty["penalty"]], LAM_PER_IMAGE):
+        if regularizers.REGULARIZERS.get(penalty["penalty"]) in LAM_PER_IMAGE:
             del shared["lam"]
         groups.setdefault(repr(sorted(shared.items())), []).append(i)
     return list(groups.values())
@@ -92,15 +96,17 @@ def train_together(
     Returns:
         For every cell what :func:`input_hessian.training.train` returns for it, up to rounding.
         ``seconds`` of its curve are its share of what the step of all took.  A network that
-        diverges is left out of the results from there on; the others go on.
+        diverges costs the others nothing, and its own share to the end.
 
     Raises:
-        UserError: for a network or random numbers that cannot be stacked.
+        UserError: for a network or random numbers that cannot be stacked, and for a regularizer
+            that does not work image by image, on a network of its own.
     """
     networks = [initial_network(build_model, own.seed) for own in settings]
     model = StackedNetwork(networks).to(device)
     networks = [network.to(device) for network in networks]
     images, labels = (tensor.to(device) for tensor in training)
+    _check_separate(model, networks, penalties, images[:CHECKED], labels[:CHECKED])
     optimizer, schedule = adam_with_one_cycle(model, settings[0], len(images))
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     # `diverged`: the last finite parameters of networks that diverged.
@@ -139,6 +145,30 @@ def train_together(
         (network, TrainingResult(*result))
         for network, *result in zip(networks, status, curves, strict=True)
     ]
+
+
+def _check_separate(model, networks, penalties, images, labels) -> None:
+    """Raise UserError unless the stack's objective is, row by row, that of each network alone."""
+    count, size = len(networks), len(images)
+    generators = [torch.Generator(images.device).manual_seed(i) for i in range(count)]
+    rows = [tensor.repeat(count, *[1] * (tensor.ndim - 1)) for tensor in (images, labels)]
+    with SeparateGenerators(generators, rows=count * size) as draws:
+        together = _build(penalties, size, images)(model, *rows, draws.shared)
+    for i, (network, penalty) in enumerate(zip(networks, penalties, strict=True)):
+        generator = torch.Generator(images.device).manual_seed(i)
+        alone = regularizers.build(**penalty)(network, images, labels, generator)
+        for name in ("loss", "penalty"):
+            found, expected = (getattr(both, name).detach() for both in (together, alone))
+            if found.shape == (count * size,) and expected.shape == (size,):
+                own = found[i * size : (i + 1) * size]
+                # Rounding is far below; a huge lam may overflow in both.
+                if torch.allclose(own, expected, rtol=1e-2, atol=1e-4, equal_nan=True):
+                    continue
+            raise UserError(
+                f"penalty {penalty['penalty']!r}: its {name} in networks that train together is not "
+                "the one of each network alone; it must be one value per image, and depend on no "
+                "other image and on the network's outputs alone; leave out `batch_cells`"
+            )
 
 
 def _run_epoch(

@@ -136,6 +136,31 @@ _STACKED = {
 }
 
 
+def _check_stackable(networks: Sequence[nn.Sequential]) -> None:
+    hint = "in networks that train together; leave out `batch_cells`"
+    for network in networks:
+        if not isinstance(network, nn.Sequential):
+            raise UserError(f"{type(network).__name__}: expected nn.Sequential {hint}")
+        # Layer by layer the same, in all but the values of parameters; each used once.
+        if repr(network) != repr(networks[0]) or len(set(network)) < len(network):
+            raise UserError(f"expected equal layers, each used once, {hint}, got {network}")
+        for layer in network:
+            if type(layer) not in _STACKED:
+                raise UserError(
+                    f"{type(layer).__name__}: expected one of "
+                    f"{', '.join(kind.__name__ for kind in _STACKED)} {hint}, or add the layer to "
+                    "stacking.py"
+                )
+            names = {name for name, _ in layer.named_parameters()}
+            if not names <= {"weight", "bias"} or not all(
+                parameter.requires_grad for parameter in layer.parameters()
+            ):
+                raise UserError(
+                    f"{layer}: expected weight and bias, both trained, {hint}, got "
+                    f"{', '.join(sorted(names))}"
+                )
+
+
 class StackedNetwork(nn.Sequential):
     """The networks of a sequence as one, ``[C B, *image] -> [C B, K]``.
 
@@ -143,21 +168,16 @@ class StackedNetwork(nn.Sequential):
         networks: of the same architecture; their parameters are copied.
 
     Raises:
-        UserError: for a layer that cannot be stacked.
+        UserError: for networks that cannot be stacked.
     """
 
     def __init__(self, networks: Sequence[nn.Sequential]):
         super().__init__()
+        _check_stackable(networks)
         count, self._layers = len(networks), {}
         folded = False
         for i, modules in enumerate(zip(*networks, strict=True)):
             kind = type(modules[0])
-            if kind not in _STACKED:
-                raise UserError(
-                    f"{kind.__name__}: expected one of {', '.join(k.__name__ for k in _STACKED)} "
-                    "in networks that train together; leave out `batch_cells`, or add the layer to "
-                    "stacking.py"
-                )
             convolution = kind is nn.Conv2d
             if convolution != folded and kind in (nn.Conv2d, nn.Linear, nn.Flatten):
                 self.append(Fold(count) if convolution else Unfold(count))
@@ -206,8 +226,8 @@ class SeparateGenerators(TorchFunctionMode):
         if function not in (torch.rand, torch.randn) or not shape or shape[0] != self.rows:
             raise UserError(
                 "random numbers of networks that train together: expected torch.rand or "
-                f"torch.randn of a shape [images, ...], here [{self.rows}, ...], got "
-                f"{function.__name__} of {args}; leave out `batch_cells`"
+                f"torch.randn of a shape [images, ...], here [{self.rows}, ...], got another shape "
+                f"or function ({function.__name__}); leave out `batch_cells`"
             )
         shape = [self.rows // len(self.generators), *shape[1:]]
         return torch.cat(

@@ -286,7 +286,8 @@ class Interrupted(Exception):
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, capsys):
     whole = together("hessian, random", torch.float32)
     options = {"checkpoint": tmp_path / "checkpoint.pt", "fingerprint": "a"}
-    cls, calls = regularizers.InputHessianNorm, itertools.count()
+    # Before training, the objective is looked at four times: of the stack, of each network alone.
+    cls, calls = regularizers.InputHessianNorm, itertools.count(-4)
     original = cls.__call__
 
     def interrupted(self, *arguments):
@@ -299,7 +300,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, capsys):
         together("hessian, random", torch.float32, **options)
     resumed = together("hessian, random", torch.float32, **options)
     assert "resuming after epoch 1" in capsys.readouterr().out
-    assert next(calls) == 7 + 8  # only the interrupted epoch was repeated
+    assert next(calls) == 7 + 4 + 8  # only the interrupted epoch was repeated
     for (model, result), (other, expected) in zip(resumed, whole, strict=True):
         assert torch.equal(parameters(model), parameters(other))
         assert without_time(result.curve) == without_time(expected.curve)
@@ -307,26 +308,29 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, capsys):
     assert "starting afresh" in capsys.readouterr().out
 
 
-def test_a_cell_that_diverges_costs_the_others_nothing(monkeypatch, tmp_path):
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_cell_that_diverges_costs_the_others_nothing(monkeypatch, tmp_path, which):
     undisturbed = together("gradient", torch.float64)
-    original, calls = regularizers.InputGradient.__call__, itertools.count()
+    penalties, settings = cells("gradient")
+    original, calls = regularizers.InputGradient.__call__, itertools.count(-4)  # see above
 
     def diverging(self, *arguments):
         objective = original(self, *arguments)
         if next(calls) < 4:  # the first epoch
             return objective
-        factor = torch.where(torch.as_tensor(self.lam) == 1, torch.nan, 1.0)  # the second cell
+        diverges = torch.as_tensor(self.lam).float() == penalties[which]["lam"]
+        factor = torch.where(diverges, torch.nan, 1.0)
         return objective._replace(penalty=objective.penalty * factor)
 
     monkeypatch.setattr(regularizers.InputGradient, "__call__", diverging)
     options = {"checkpoint": tmp_path / "checkpoint.pt", "fingerprint": "a"}
     results = together("gradient", torch.float64, **options)
-    assert [result.status for _, result in results] == ["finished", "diverged", "finished"]
-    assert [len(result.curve) for _, result in results] == [3, 1, 3]
-    for i in (0, 2):
+    expected = [(1, "diverged") if i == which else (3, "finished") for i in range(3)]
+    assert [(len(result.curve), result.status) for _, result in results] == expected
+    for i in {0, 1, 2} - {which}:
         assert torch.equal(parameters(results[i][0]), parameters(undisturbed[i][0]))
     again = together("gradient", torch.float64, **options)  # trains nothing again
-    assert next(calls) == 12
+    assert next(calls) == 12 + 4
     for (model, result), (other, expected) in zip(results, again, strict=True):
         assert torch.equal(parameters(model), parameters(other))
         assert result == expected
@@ -334,17 +338,18 @@ def test_a_cell_that_diverges_costs_the_others_nothing(monkeypatch, tmp_path):
     monkeypatch.undo()
     monkeypatch.setattr(regularizers.InputGradient, "__call__", diverging)
     calls = itertools.count()
-    penalties, settings = cells("gradient")
     model, result = train(
         lambda: network(),
-        regularizers.build(**penalties[1]),
+        regularizers.build(**penalties[which]),
         data(),
         data(),
-        settings[1],
+        settings[which],
         device=CPU,
     )
     assert result.status == "diverged"
-    torch.testing.assert_close(parameters(results[1][0]), parameters(model), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(
+        parameters(results[which][0]), parameters(model), rtol=0, atol=TOLERANCE
+    )
 
 
 def test_cells_are_divided_where_a_penalty_needs_one_lam():
@@ -356,3 +361,60 @@ def test_cells_are_divided_where_a_penalty_needs_one_lam():
     assert divide(penalties("adversarial, l2")) == [[0, 2], [1]]
     mixed = [*penalties("gradient"), *penalties("hessian, random")]
     assert divide(mixed) == [[0, 1, 2], [3, 4, 5]]
+    assert divide([*penalties("hessian, softmax"), *penalties("hessian, squared")]) == [
+        [0, 1, 2],
+        [3, 4, 5],
+    ]
+    assert divide([{"penalty": "unknown", "lam": lam} for lam in (1.0, 2.0)]) == [[0], [1]]
+
+
+def decay(model, images, labels, generator):
+    """A penalty of the parameters: the stack has those of all networks."""
+    objective = regularizers.Unregularized()(model, images, labels, generator)
+    squares = sum(parameter.square().sum() for parameter in model.parameters())
+    return objective._replace(penalty=squares.expand(len(images)))
+
+
+def spread(model, images, labels, generator):
+    """A penalty of the batch: the stack has the images of all networks."""
+    objective = regularizers.Unregularized()(model, images, labels, generator)
+    return objective._replace(penalty=(objective.loss - objective.loss.mean()).square())
+
+
+def scalar(model, images, labels, generator):
+    objective = regularizers.Unregularized()(model, images, labels, generator)
+    return objective._replace(penalty=objective.loss.mean())
+
+
+@pytest.mark.parametrize("coupled", [decay, spread, scalar])
+def test_a_penalty_that_couples_images_or_networks_is_refused(monkeypatch, coupled):
+    monkeypatch.setitem(regularizers.REGULARIZERS, "coupled", lambda lam: coupled)
+    with pytest.raises(UserError, match=r"'coupled': its penalty .* leave out `batch_cells`"):
+        train_together(
+            network,
+            [{"penalty": "coupled", "lam": 1.0}] * 2,
+            data(),
+            data(),
+            [TrainingSettings(EPOCHS, 16, LEARNING_RATE, seed) for seed in (0, 1)],
+            device=CPU,
+        )
+
+
+def test_networks_that_would_not_stay_what_they_are_are_refused():
+    def linear():
+        return nn.Linear(4, 4)
+
+    def stack(*parts):
+        return pytest.raises(UserError, match="`batch_cells`"), parts
+
+    shared = linear()
+    frozen = nn.Sequential(linear().requires_grad_(False))
+    for refused, parts in (
+        stack(frozen, frozen),
+        stack(nn.Sequential(shared, shared), nn.Sequential(linear(), linear())),
+        stack(nn.Sequential(nn.Softplus(1)), nn.Sequential(nn.Softplus(2))),
+        stack(linear(), linear()),
+        stack(nn.Sequential(nn.utils.parametrizations.weight_norm(linear()))),
+    ):
+        with refused:
+            StackedNetwork(parts)
