@@ -549,11 +549,5 @@ def shown_everywhere(filename):
 
 
 BATCHES = batches(config["training"].get("batch_cells", 1))
-TRAIN = (
-    "python {input.script} --settings {params.settings:q} --data {input.data} "
-    "--library {input.script} {input.library} --device {params.device} --threads {threads} "
-    "--models {output.models} --trainings {output.trainings} --curves {output.curves}"
-)
-
 # Redrawn when a script, the shared style or the data change.
 STYLE = ["workflow/scripts/plotting.py", "workflow/scripts/style.mplstyle"]

@@ -26,7 +26,10 @@ rule train:
     message:
         f"Train {CELL_TEXT}"
     shell:
-        TRAIN + " > {log} 2>&1"
+        "python {input.script} --settings {params.settings:q} --data {input.data} "
+        "--library {input.script} {input.library} --device {params.device} --threads {threads} "
+        "--models {output.models} --trainings {output.trainings} --curves {output.curves} "
+        "> {log} 2>&1"
 
 
 # With `batch_cells`, one job trains several cells. Wildcards cannot say which, so each batch has a
@@ -63,6 +66,10 @@ for batch in BATCHES:
         message:
             f"Train {len(batch.cells)} cells together: {batch.text}"
         shell:
-            "rm -f {params.stale}; " + TRAIN + " > {log} 2>&1"
+            "rm -f {params.stale}; "
+            "python {input.script} --settings {params.settings:q} --data {input.data} "
+            "--library {input.script} {input.library} --device {params.device} --threads {threads} "
+            "--models {output.models} --trainings {output.trainings} --curves {output.curves} "
+            "> {log} 2>&1"
 
     workflow.ruleorder(batch.name, "train")
