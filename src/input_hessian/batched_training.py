@@ -48,8 +48,6 @@ LAM_PER_IMAGE = (
     CurvatureRegularization,
     JacobianNorm,
 )
-
-
 CHECKED = 8  # images, to see that each row is its own network's
 
 
@@ -100,7 +98,7 @@ def train_together(
 
     Raises:
         UserError: for a network or random numbers that cannot be stacked, and for a regularizer
-            that does not work image by image, on a network of its own.
+            that couples images, or the networks of the stack.
     """
     networks = [initial_network(build_model, own.seed) for own in settings]
     model = StackedNetwork(networks).to(device)
