@@ -27,7 +27,7 @@ import psutil
 import yaml
 from readme import write_table
 
-from input_hessian.files import write_atomically
+from input_hessian.experiment.files import write_atomically
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

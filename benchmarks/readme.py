@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from input_hessian.files import write_atomically
+from input_hessian.experiment.files import write_atomically
 
 README = Path(__file__).with_name("README.md")
 

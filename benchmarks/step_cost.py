@@ -26,12 +26,14 @@ import torch.nn.functional as F
 from readme import write_table
 from torch import Tensor, nn
 
-from input_hessian import models
-from input_hessian.curvature import InputHessian, operator_norm, vector_norm
-from input_hessian.errors import UserError, run
-from input_hessian.files import write_atomically
-from input_hessian.taylor import LayerwiseHessian
-from input_hessian.training import resolve_device
+from input_hessian.experiment import models
+from input_hessian.vectors import vector_norm
+from input_hessian.hessian import InputHessian
+from input_hessian.estimators import operator_norm
+from input_hessian.experiment.errors import UserError, run
+from input_hessian.experiment.files import write_atomically
+from input_hessian.layerwise import LayerwiseHessian
+from input_hessian.experiment.devices import resolve_device
 
 HERE = Path(__file__).parent
 WIDTHS = {"mlp": 256, "cnn": 16}
@@ -505,7 +507,7 @@ def real_images(name: str, folder: Path, count: int) -> tuple[str, Tensor, Tenso
 
     Training images of the data set, or scikit-learn's digits, enlarged, where it is not at hand.
     """
-    from input_hessian import datasets
+    from input_hessian.experiment import datasets
 
     dataset = datasets.DATASETS[name]
     with tempfile.TemporaryDirectory() as scratch:

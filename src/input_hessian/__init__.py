@@ -1,18 +1,42 @@
-"""Operator norms of per-example input Hessians, without forming the Hessian."""
+"""Operator norms of per-example input Hessians, without forming the Hessian, and what to do with them.
 
-from typing import TYPE_CHECKING
+The core needs PyTorch alone; :mod:`input_hessian.experiment` is what the pipeline adds.
+"""
 
-if TYPE_CHECKING:
-    from input_hessian.curvature import InputHessian, OperatorNorm, operator_norm
-    from input_hessian.taylor import LayerwiseHessian
+from importlib import import_module
 
-__all__ = ["InputHessian", "LayerwiseHessian", "OperatorNorm", "operator_norm"]
+# Where each public name lives. They are looked up on first use: the figures' scripts import this
+# package, too, and need no torch.
+_HOME = {
+    "InputHessian": "hessian",
+    "LayerwiseHessian": "layerwise",
+    "derivatives": "layerwise",
+    "Estimator": "estimators",
+    "LargestEigenvalue": "estimators",
+    "OperatorNorm": "estimators",
+    "largest_eigenvalue": "estimators",
+    "operator_norm": "estimators",
+    "Objective": "penalties",
+    "Penalty": "penalties",
+    "NoPenalty": "penalties.none",
+    "GradientPenalty": "penalties.gradient",
+    "HessianPenalty": "penalties.hessian",
+    "TaylorPenalty": "penalties.taylor",
+    "CurePenalty": "penalties.cure",
+    "JacobianPenalty": "penalties.jacobian",
+    "AdversarialTraining": "penalties.adversarial",
+    "predicted_radius": "radius",
+    "certified_radius": "certificate",
+}
+
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str):
-    # Looked up on first use: the figures' scripts import this package too and need no torch.
-    if name in __all__:
-        from input_hessian import curvature, taylor
-
-        return getattr(taylor if name == "LayerwiseHessian" else curvature, name)
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -24,7 +24,6 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from input_hessian.errors import UserError
 from input_hessian.radius import crossing_radius
 
 BISECTIONS, DESCENTS = 6, 8  # three times as many of each lengthen the median radius by 0.2%
@@ -47,7 +46,7 @@ def curvature_bound(model: nn.Sequential) -> Tensor:
         ``[K, K]``, float64, per squared pixel unit; 0 on the diagonal and for a linear model.
 
     Raises:
-        UserError: for any other layer.
+        ValueError: for any other layer.
     """
     weights, betas = _layers(model)
     *hidden, last = weights
@@ -141,7 +140,7 @@ def _layers(model: nn.Sequential) -> tuple[list[Tensor], list[float]]:
     if kinds[::2] != [nn.Linear] * len(kinds[::2]) or kinds[1::2] != [nn.Softplus] * (
         len(kinds) // 2
     ):
-        raise UserError(
+        raise ValueError(
             "certificate: expected fully connected layers with softplus between them (architecture "
             f"mlp, activation softplus), got {', '.join(kind.__name__ for kind in kinds)}"
         )

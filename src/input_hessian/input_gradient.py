@@ -1,7 +1,7 @@
 """Input gradients of a trained network at less than half of their usual cost on a CPU.
 
 An attack takes thousands of gradients with respect to the image.  PyTorch's input gradient of a
-strided convolution is most of their cost on a CPU; :class:`input_hessian.taylor.Convolution` has
+strided convolution is most of their cost on a CPU; :class:`input_hessian.layerwise.Convolution` has
 the same map as a few small convolutions.
 """
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from input_hessian.taylor import Convolution, UnsupportedLayerError, layers
+from input_hessian.layerwise import Convolution, UnsupportedLayerError, layers
 
 
 def with_cheap_input_gradient(model: nn.Module) -> nn.Module:
     """Return the same function with a cheaper gradient in the image, and none in the parameters.
 
     Logits are the same to the bit, gradients up to rounding.  Networks that are not a sequence of
-    layers or not on a CPU, and convolutions that :mod:`input_hessian.taylor` does not know, are
+    layers or not on a CPU, and convolutions that :mod:`input_hessian.layerwise` does not know, are
     left as they are.
 
     Args:

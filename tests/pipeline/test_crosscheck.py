@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from input_hessian.attacks import AttackSettings, run_attack
-from input_hessian.datasets import load
-from input_hessian.models import load_model
+from input_hessian.experiment.attacks import AttackSettings, run_attack
+from input_hessian.experiment.datasets import load
+from input_hessian.experiment.models import load_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -5,8 +5,13 @@ import torch
 from pyautoattack import AutoAttack
 from torch import nn
 
-from input_hessian import attacks
-from input_hessian.attacks import AttackError, AttackSettings, perturbation_norm, run_attack
+from input_hessian.experiment import attacks
+from input_hessian.experiment.attacks import (
+    AttackError,
+    AttackSettings,
+    perturbation_norm,
+    run_attack,
+)
 
 FGSM = {norm: AttackSettings("fgsm", norm) for norm in ("linf", "l2")}
 PGD = {norm: AttackSettings("pgd", norm, steps=40, restarts=1) for norm in ("linf", "l2")}

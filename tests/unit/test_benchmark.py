@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from input_hessian import InputHessian, models, operator_norm
-from input_hessian.curvature import normalize
+from input_hessian.vectors import normalize
 
 torch.set_num_threads(1)
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from input_hessian import models
+from input_hessian.experiment import models
 from input_hessian.certificate import certified_radius, curvature_bound
-from input_hessian.errors import UserError
+from input_hessian.experiment.errors import UserError
 from input_hessian.radius import crossing_radius
 
 torch.set_num_threads(1)

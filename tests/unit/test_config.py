@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from input_hessian import attacks, curvature, datasets, models, regularizers
+from input_hessian import curvature, regularizers
+from input_hessian.experiment import attacks, datasets, models
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))

@@ -16,15 +16,14 @@ from torch import nn
 
 import input_hessian
 from input_hessian import InputHessian, LayerwiseHessian, models, operator_norm
-from input_hessian.curvature import (
+from input_hessian.vectors import normalize, vector_norm
+from input_hessian.estimators import (
     METHODS,
     ascent,
     lanczos,
     largest_eigenvalue,
-    normalize,
     power,
     softmax_eigenvector,
-    vector_norm,
 )
 
 torch.set_num_threads(1)

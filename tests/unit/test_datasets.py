@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 import torch
 
-from input_hessian import datasets
-from input_hessian.datasets import DATASETS, SPLITS, Dataset, DatasetError
+from input_hessian.experiment import datasets
+from input_hessian.experiment.datasets import DATASETS, SPLITS, Dataset, DatasetError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MIRROR = Path(__file__).resolve().parents[3] / "shared/datasets"

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from input_hessian import evaluation
-from input_hessian.attacks import AttackRecord, AttackSettings
-from input_hessian.evaluation import Records, run_attacks, verdicts
+from input_hessian.experiment import evaluation
+from input_hessian.experiment.attacks import AttackRecord, AttackSettings
+from input_hessian.experiment.evaluation import Records, run_attacks, verdicts
 
 EPSILONS = {"linf": [0.02, 0.05, 0.1], "l2": [0.1, 0.3, 0.6]}
 ATTACKS = [

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from input_hessian import models
+from input_hessian.experiment import models
 from input_hessian.input_gradient import with_cheap_input_gradient
 
 

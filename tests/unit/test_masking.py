@@ -6,9 +6,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from input_hessian.attacks import AttackSettings
-from input_hessian.evaluation import Records, run_attacks, verdicts
-from input_hessian.masking import check_masking
+from input_hessian.experiment.attacks import AttackSettings
+from input_hessian.experiment.evaluation import Records, run_attacks, verdicts
+from input_hessian.experiment.masking import check_masking
 
 pytestmark = pytest.mark.slow  # the Square attack's 5000 queries
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from input_hessian import models
-from input_hessian.models import ModelFileError, load_model, save_model
+from input_hessian.experiment import models
+from input_hessian.experiment.models import ModelFileError, load_model, save_model
 
 SETTINGS = {
     "architecture": "cnn",

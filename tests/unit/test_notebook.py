@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from test_repository import imported_modules
 from test_tables import script
 
-from input_hessian.errors import run
+from input_hessian.experiment.errors import run
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "workflow/notebooks/results.ipynb"

@@ -1,4 +1,4 @@
-from input_hessian.provenance import fingerprint
+from input_hessian.experiment.provenance import fingerprint
 
 
 def test_fingerprint_changes_with_what_a_result_depends_on_and_with_nothing_else(tmp_path):

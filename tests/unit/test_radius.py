@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from input_hessian import InputHessian
-from input_hessian.curvature import largest_eigenvalue, vector_norm
+from input_hessian.vectors import vector_norm
+from input_hessian.estimators import largest_eigenvalue
 from input_hessian.radius import crossing_radius, predicted_radius
 
 torch.set_num_threads(1)

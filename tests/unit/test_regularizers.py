@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from input_hessian import InputHessian, models, operator_norm, regularizers
-from input_hessian.curvature import vector_norm
+from input_hessian.vectors import vector_norm
 
 torch.set_num_threads(1)
 

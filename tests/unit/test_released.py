@@ -11,7 +11,7 @@ import pytest
 import yaml
 from test_tables import ROOT, script
 
-from input_hessian.tables import CELL, read_table
+from input_hessian.experiment.tables import CELL, read_table
 
 provenance = script("write_provenance")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from input_hessian.results import (
+from input_hessian.experiment.results import (
     CURVATURE,
     QUANTILES,
     broken_images,
@@ -16,7 +16,7 @@ from input_hessian.results import (
     with_distance,
     worst_case,
 )
-from input_hessian.tables import broken_at, read_table, selected_lam
+from input_hessian.experiment.tables import broken_at, read_table, selected_lam
 
 
 @pytest.mark.parametrize(

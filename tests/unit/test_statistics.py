@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from input_hessian.statistics import (
+from input_hessian.experiment.statistics import (
     compare_robustness,
     holm,
     mcnemar,

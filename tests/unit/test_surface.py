@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from input_hessian import InputHessian
-from input_hessian.curvature import largest_eigenvalue
-from input_hessian.surface import BATCH, loss_slice, plane
+from input_hessian.estimators import largest_eigenvalue
+from input_hessian.experiment.surface import BATCH, loss_slice, plane
 
 SHAPE = (1, 2, 3)
 # Beyond [0, 1], and more points than fit into one batch.

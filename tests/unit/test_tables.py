@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from input_hessian.errors import UserError
-from input_hessian.published import read_published
-from input_hessian.statistics import compare_robustness, holm, relative_cost
-from input_hessian.tables import read_table
+from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.published import read_published
+from input_hessian.experiment.statistics import compare_robustness, holm, relative_cost
+from input_hessian.experiment.tables import read_table
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "workflow/scripts"

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from input_hessian import InputHessian, models, operator_norm
-from input_hessian.curvature import vector_norm
-from input_hessian.taylor import LayerwiseHessian
+from input_hessian.vectors import vector_norm
+from input_hessian.layerwise import LayerwiseHessian
 
 torch.set_num_threads(1)
 

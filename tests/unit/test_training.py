@@ -3,10 +3,13 @@ import itertools
 import pytest
 import torch
 
-from input_hessian import models, regularizers
-from input_hessian.errors import UserError
-from input_hessian.regularizers import Objective
-from input_hessian.training import TrainingSettings, evaluate, predict, resolve_device, train
+from input_hessian import regularizers
+from input_hessian.experiment import models
+from input_hessian.experiment.errors import UserError
+from input_hessian.penalties import Objective
+from input_hessian.experiment.devices import resolve_device
+from input_hessian.experiment.inference import evaluate, predict
+from input_hessian.experiment.training import TrainingSettings, train
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=32, learning_rate=0.01, seed=3)
 MODEL = {

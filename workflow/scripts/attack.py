@@ -8,15 +8,16 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from input_hessian.attacks import MINIMAL_NORM, AttackSettings
-from input_hessian.datasets import evaluation_subset, load
-from input_hessian.errors import run
-from input_hessian.evaluation import Records, run_attacks, verdicts
-from input_hessian.files import write_atomically
-from input_hessian.models import load_model
-from input_hessian.provenance import environment, fingerprint
-from input_hessian.tables import CELL
-from input_hessian.training import configure, evaluate, predict
+from input_hessian.experiment.attacks import MINIMAL_NORM, AttackSettings
+from input_hessian.experiment.datasets import evaluation_subset, load
+from input_hessian.experiment.devices import configure
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.evaluation import Records, run_attacks, verdicts
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.inference import evaluate, predict
+from input_hessian.experiment.models import load_model
+from input_hessian.experiment.provenance import environment, fingerprint
+from input_hessian.experiment.tables import CELL
 
 
 def main() -> None:

@@ -7,15 +7,16 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from input_hessian.attacks import AttackSettings
-from input_hessian.datasets import evaluation_subset, load
-from input_hessian.errors import run
-from input_hessian.evaluation import Records, run_attacks, verdicts
-from input_hessian.files import write_atomically
-from input_hessian.models import load_model
-from input_hessian.provenance import environment, fingerprint
-from input_hessian.tables import CELL, broken_at, selected_lam
-from input_hessian.training import configure, predict
+from input_hessian.experiment.attacks import AttackSettings
+from input_hessian.experiment.datasets import evaluation_subset, load
+from input_hessian.experiment.devices import configure
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.evaluation import Records, run_attacks, verdicts
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.inference import predict
+from input_hessian.experiment.models import load_model
+from input_hessian.experiment.provenance import environment, fingerprint
+from input_hessian.experiment.tables import CELL, broken_at, selected_lam
 
 
 def main() -> None:

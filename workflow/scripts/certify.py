@@ -7,12 +7,12 @@ import pandas as pd
 import torch
 
 from input_hessian.certificate import certified_radius
-from input_hessian.datasets import load
-from input_hessian.errors import run
-from input_hessian.files import write_atomically
-from input_hessian.models import load_model
-from input_hessian.tables import CELL
-from input_hessian.training import predict
+from input_hessian.experiment.datasets import load
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.inference import predict
+from input_hessian.experiment.models import load_model
+from input_hessian.experiment.tables import CELL
 
 # The attack sees the network in float32, the certificate in float64.
 ROUNDING = 1e-4

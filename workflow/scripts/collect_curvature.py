@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 
 import pandas as pd
-from grid import cell_folders
 
-from input_hessian.errors import UserError, run
-from input_hessian.files import write_atomically
-from input_hessian.results import compare_radius, describe_curvature, with_distance
-from input_hessian.tables import CELL
+from input_hessian.experiment.cells import cell_folders
+from input_hessian.experiment.errors import UserError, run
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.results import compare_radius, describe_curvature, with_distance
+from input_hessian.experiment.tables import CELL
 
 
 def per_image(folder: Path) -> pd.DataFrame:

@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 import pandas as pd
-from grid import cell_folders
 
-from input_hessian.errors import run
-from input_hessian.files import write_atomically
-from input_hessian.tables import CELL
+from input_hessian.experiment.cells import cell_folders
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.tables import CELL
 
 
 def main() -> None:

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pandas as pd
-from table_text import NORMS, percent
 
-from input_hessian.errors import UserError, run
-from input_hessian.files import write_atomically
-from input_hessian.results import worst_case
-from input_hessian.statistics import Comparison, compare_robustness, holm
-from input_hessian.tables import read_table
+from input_hessian.experiment.errors import UserError, run
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.results import worst_case
+from input_hessian.experiment.statistics import Comparison, compare_robustness, holm
+from input_hessian.experiment.table_text import NORMS, percent
+from input_hessian.experiment.tables import read_table
 
 LARGEST_GAP = 0.005  # of validation accuracies that still count as matched
 ROUNDING = 1e-9

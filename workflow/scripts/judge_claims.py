@@ -21,12 +21,12 @@ import json
 from pathlib import Path
 
 import pandas as pd
-from table_text import NORMS
 
-from input_hessian.errors import run
-from input_hessian.files import write_atomically
-from input_hessian.statistics import holm, relative_cost, t_interval
-from input_hessian.tables import read_table
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.statistics import holm, relative_cost, t_interval
+from input_hessian.experiment.table_text import NORMS
+from input_hessian.experiment.tables import read_table
 
 NAMES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "digits"}
 BOUND = 0.95  # share of images on which a bound must hold to be called one

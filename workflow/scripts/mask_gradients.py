@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from input_hessian.errors import run
-from input_hessian.models import load_model, save_model
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.models import load_model, save_model
 
 SCALE = 1e4
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from input_hessian import models, regularizers
-from input_hessian.datasets import DATASETS, load
-from input_hessian.errors import run
-from input_hessian.files import write_atomically
-from input_hessian.training import configure, training_step
+from input_hessian import regularizers
+from input_hessian.experiment import models
+from input_hessian.experiment.datasets import DATASETS, load
+from input_hessian.experiment.devices import configure
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.training import training_step
 
 WARMUP, ROUNDS = 3, 30
 

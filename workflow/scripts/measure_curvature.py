@@ -9,15 +9,17 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from input_hessian.curvature import largest_eigenvalue, operator_norm, vector_norm
-from input_hessian.datasets import evaluation_subset, load
-from input_hessian.errors import run
-from input_hessian.files import write_atomically
-from input_hessian.models import load_model
+from input_hessian.estimators import largest_eigenvalue, operator_norm
+from input_hessian.experiment.datasets import evaluation_subset, load
+from input_hessian.experiment.devices import configure
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.inference import label_margin
+from input_hessian.experiment.models import load_model
+from input_hessian.experiment.tables import CELL
+from input_hessian.layerwise import derivatives
 from input_hessian.radius import predicted_radius
-from input_hessian.regularizers import derivatives
-from input_hessian.tables import CELL
-from input_hessian.training import configure, label_margin
+from input_hessian.vectors import vector_norm
 
 # From a random start, so that no direction is favoured; the budget is spent only if need be.
 CONVERGED = {"hvps": 80, "tolerance": 1e-3}

@@ -8,12 +8,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from input_hessian import models, regularizers
-from input_hessian.curvature import InputHessian, OperatorNorm, operator_norm
-from input_hessian.datasets import DATASETS, evaluation_subset, load
-from input_hessian.errors import run
-from input_hessian.files import write_atomically
-from input_hessian.training import TrainingSettings, configure, train
+from input_hessian import regularizers
+from input_hessian.estimators import OperatorNorm, operator_norm
+from input_hessian.experiment import models
+from input_hessian.experiment.datasets import DATASETS, evaluation_subset, load
+from input_hessian.experiment.devices import configure
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.training import TrainingSettings, train
+from input_hessian.hessian import InputHessian
 
 TRUE_NORM = {"method": "lanczos", "start": "random", "hvps": 80, "tolerance": 1e-4}
 

@@ -5,9 +5,16 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save, weighted_name
 
-from input_hessian.tables import read_table
+from input_hessian.experiment.plotting import (
+    DATASETS,
+    NORMS,
+    nothing_to_draw,
+    regularizer_styles,
+    save,
+    weighted_name,
+)
+from input_hessian.experiment.tables import read_table
 
 # Each of these attacks every image, whatever the others found ...
 ALONE = {"fgsm": ("FGSM", "o"), "pgd": ("PGD", "s"), "ddn": ("DDN", "D")}

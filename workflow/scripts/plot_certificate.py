@@ -6,9 +6,15 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
 
-from input_hessian.tables import CELL, read_table
+from input_hessian.experiment.plotting import (
+    DATASETS,
+    NORMS,
+    nothing_to_draw,
+    regularizer_styles,
+    save,
+)
+from input_hessian.experiment.tables import CELL, read_table
 
 
 def main() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from plotting import DATASETS, regularizer_styles, save
 
-from input_hessian.tables import read_table
+from input_hessian.experiment.plotting import DATASETS, regularizer_styles, save
+from input_hessian.experiment.tables import read_table
 
 
 def main() -> None:

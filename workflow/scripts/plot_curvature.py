@@ -7,9 +7,15 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from plotting import DATASETS, nothing_to_draw, regularizer_styles, save, weighted_name
 
-from input_hessian.tables import read_table
+from input_hessian.experiment.plotting import (
+    DATASETS,
+    nothing_to_draw,
+    regularizer_styles,
+    save,
+    weighted_name,
+)
+from input_hessian.experiment.tables import read_table
 
 MEASURES = {
     "gradient_norm": "‖g‖ (nats per pixel unit)",

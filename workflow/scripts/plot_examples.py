@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from plotting import DATASETS, NORMS, nothing_to_draw, save
 from safetensors.torch import load_file
 
-from input_hessian import datasets
+from input_hessian.experiment import datasets
+from input_hessian.experiment.plotting import DATASETS, NORMS, nothing_to_draw, save
 
 
 def main() -> None:

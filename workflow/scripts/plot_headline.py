@@ -5,10 +5,16 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
 
-from input_hessian.statistics import over_seeds
-from input_hessian.tables import read_table
+from input_hessian.experiment.plotting import (
+    DATASETS,
+    NORMS,
+    nothing_to_draw,
+    regularizer_styles,
+    save,
+)
+from input_hessian.experiment.statistics import over_seeds
+from input_hessian.experiment.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
 

@@ -4,9 +4,17 @@ import argparse
 from pathlib import Path
 
 from matplotlib.ticker import MaxNLocator
-from plotting import DATASETS, lam_colours, lam_legend, nothing_to_draw, panel_titles, panels, save
 
-from input_hessian.tables import read_table
+from input_hessian.experiment.plotting import (
+    DATASETS,
+    lam_colours,
+    lam_legend,
+    nothing_to_draw,
+    panel_titles,
+    panels,
+    save,
+)
+from input_hessian.experiment.tables import read_table
 
 
 def main() -> None:

@@ -7,15 +7,17 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from plotting import DATASETS, NORMS, nothing_to_draw, save
 
-from input_hessian import datasets
-from input_hessian.curvature import largest_eigenvalue, normalize
-from input_hessian.errors import run
-from input_hessian.models import load_model
-from input_hessian.regularizers import derivatives
-from input_hessian.surface import loss_slice, plane
-from input_hessian.training import configure, label_margin, predict
+from input_hessian.estimators import largest_eigenvalue
+from input_hessian.experiment import datasets
+from input_hessian.experiment.devices import configure
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.inference import label_margin, predict
+from input_hessian.experiment.models import load_model
+from input_hessian.experiment.plotting import DATASETS, NORMS, nothing_to_draw, save
+from input_hessian.experiment.surface import loss_slice, plane
+from input_hessian.layerwise import derivatives
+from input_hessian.vectors import normalize
 
 POINTS = 61
 REACH = 1.5  # of the largest radius drawn

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import seaborn as sns
-from plotting import DATASETS, nothing_to_draw, save
 
-from input_hessian.tables import read_table
+from input_hessian.experiment.plotting import DATASETS, nothing_to_draw, save
+from input_hessian.experiment.tables import read_table
 
 TITLES = {
     "single_step": "FGSM breaks it,\nPGD does not",

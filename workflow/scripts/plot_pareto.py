@@ -6,10 +6,16 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save
 
-from input_hessian.statistics import over_seeds
-from input_hessian.tables import CELL, read_table
+from input_hessian.experiment.plotting import (
+    DATASETS,
+    NORMS,
+    nothing_to_draw,
+    regularizer_styles,
+    save,
+)
+from input_hessian.experiment.statistics import over_seeds
+from input_hessian.experiment.tables import CELL, read_table
 
 
 def mean_and_error(rows: pd.DataFrame, column: str, low: str, high: str):

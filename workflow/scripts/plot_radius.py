@@ -6,10 +6,17 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from plotting import DATASETS, NORMS, nothing_to_draw, regularizer_styles, save, weighted_name
 
-from input_hessian.results import broken_images, compare_radius, with_distance
-from input_hessian.tables import CELL, read_table
+from input_hessian.experiment.plotting import (
+    DATASETS,
+    NORMS,
+    nothing_to_draw,
+    regularizer_styles,
+    save,
+    weighted_name,
+)
+from input_hessian.experiment.results import broken_images, compare_radius, with_distance
+from input_hessian.experiment.tables import CELL, read_table
 
 COLUMNS = 4
 TICKS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]

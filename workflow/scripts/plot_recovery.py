@@ -6,9 +6,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from plotting import DATASETS, save
 
-from input_hessian.tables import read_table
+from input_hessian.experiment.plotting import DATASETS, save
+from input_hessian.experiment.tables import read_table
 
 MEASURES = {"of_mean": "mean found / mean ‖H‖", "median": "found / ‖H‖, median image"}
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.lines import Line2D
-from plotting import (
+
+from input_hessian.experiment.plotting import (
     DATASETS,
     MARKERS,
     NORMS,
@@ -16,10 +17,9 @@ from plotting import (
     panels,
     save,
 )
-
-from input_hessian.published import read_published
-from input_hessian.statistics import over_seeds
-from input_hessian.tables import read_table
+from input_hessian.experiment.published import read_published
+from input_hessian.experiment.statistics import over_seeds
+from input_hessian.experiment.tables import read_table
 
 NORM_ROWS = ("linf", "l2")
 

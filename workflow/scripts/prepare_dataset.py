@@ -4,9 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
-from input_hessian import datasets
-from input_hessian.errors import run
-from input_hessian.files import write_atomically
+from input_hessian.experiment import datasets
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.files import write_atomically
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 from nbformat import NotebookNode
 
-from input_hessian.errors import UserError, run
-from input_hessian.files import write_atomically
+from input_hessian.experiment.errors import UserError, run
+from input_hessian.experiment.files import write_atomically
 
 PARAMETERS = "parameters"  # tag of the cell that sets NAME
 TIMEOUT = 600  # seconds a cell may take: far more than any needs

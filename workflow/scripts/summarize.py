@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 
 import pandas as pd
-from table_text import NORMS, by_weight, percent
 
-from input_hessian.errors import run
-from input_hessian.files import write_atomically
-from input_hessian.statistics import over_seeds
-from input_hessian.tables import read_table
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.statistics import over_seeds
+from input_hessian.experiment.table_text import NORMS, by_weight, percent
+from input_hessian.experiment.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
 

@@ -8,15 +8,17 @@ import json
 from pathlib import Path
 
 import torch
+from input_hessian.batched_training import divide, train_together
 from torch import nn
 
-from input_hessian import models, regularizers
-from input_hessian.batched_training import divide, train_together
-from input_hessian.datasets import DATASETS, load
-from input_hessian.errors import run
-from input_hessian.files import write_atomically
-from input_hessian.provenance import environment, fingerprint, peak_memory_mb
-from input_hessian.training import TrainingResult, TrainingSettings, configure, train
+from input_hessian import regularizers
+from input_hessian.experiment import models
+from input_hessian.experiment.datasets import DATASETS, load
+from input_hessian.experiment.devices import configure
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.provenance import environment, fingerprint, peak_memory_mb
+from input_hessian.experiment.training import TrainingResult, TrainingSettings, train
 
 
 def main() -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
-from input_hessian.attacks import AttackSettings, run_attack
-from input_hessian.datasets import evaluation_subset, load
-from input_hessian.errors import run
-from input_hessian.files import write_atomically
-from input_hessian.models import load_model
-from input_hessian.training import configure, evaluate
+from input_hessian.experiment.attacks import AttackSettings, run_attack
+from input_hessian.experiment.datasets import evaluation_subset, load
+from input_hessian.experiment.devices import configure
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.inference import evaluate
+from input_hessian.experiment.models import load_model
 
 
 def main() -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from grid import cell_folders, selected_folders
 
-from input_hessian.datasets import DATASETS
-from input_hessian.errors import run
-from input_hessian.files import write_atomically
-from input_hessian.provenance import environment
-from input_hessian.tables import read_table
+from input_hessian.experiment.cells import cell_folders, selected_folders
+from input_hessian.experiment.datasets import DATASETS
+from input_hessian.experiment.errors import run
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.provenance import environment
+from input_hessian.experiment.tables import read_table
 
 PACKAGES = [
     *("foolbox", "matplotlib", "numpy", "pandas", "pyarrow", "pyautoattack", "safetensors"),

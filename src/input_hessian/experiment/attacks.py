@@ -22,9 +22,9 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from input_hessian.errors import UserError
+from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.inference import predict
 from input_hessian.input_gradient import with_cheap_input_gradient
-from input_hessian.training import predict
 
 # Largest rounding by which float32 images may leave a ball: 784 pixels, each within 2^-24.
 ROUNDING = 1e-5

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from input_hessian.training import label_margin
+from input_hessian.experiment.inference import label_margin
 
 PARALLEL = 1e-6  # below this, what is left of the eigenvector is rounding
 BATCH = 500  # images evaluated at once

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from input_hessian.errors import UserError
-from input_hessian.files import write_atomically
+from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.files import write_atomically
 
 
 class ModelFileError(UserError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from input_hessian.errors import UserError
+from input_hessian.experiment.errors import UserError
 
 COLUMNS = ["dataset", "defence", "model", "norm", "epsilon", "attack", "n_images"]
 COLUMNS += ["clean_accuracy", "robust_accuracy", "source", "url", "note"]

@@ -11,9 +11,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from input_hessian.attacks import SURVIVORS_ONLY, AttackRecord, AttackSettings, run_attack
-from input_hessian.files import write_atomically
-from input_hessian.training import predict
+from input_hessian.experiment.attacks import (
+    SURVIVORS_ONLY,
+    AttackRecord,
+    AttackSettings,
+    run_attack,
+)
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.inference import predict
 
 
 class Records:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from input_hessian.errors import UserError
+from input_hessian.experiment.errors import UserError
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from input_hessian.curvature import check_batch, check_logits
+from input_hessian.hessian import InputHessian, check_batch, check_logits
 
 
 class UnsupportedLayerError(ValueError):
@@ -316,7 +316,7 @@ def _(module: nn.ReLU) -> list:
 
 
 class LayerwiseHessian:
-    """The same as :class:`input_hessian.curvature.InputHessian`, faster, for sequential networks.
+    """The same as :class:`input_hessian.hessian.InputHessian`, faster, for sequential networks.
 
     ``loss``, ``gradient`` and ``matvec(..., create_graph=True)`` are differentiable in the
     parameters, once; ``logits`` is not.  After such a product, ``loss`` and ``gradient`` share its
@@ -334,7 +334,7 @@ class LayerwiseHessian:
     Raises:
         UnsupportedLayerError: for a layer whose Taylor propagation is not known.
         ValueError: for bad images, labels or logits, as
-            :class:`input_hessian.curvature.InputHessian`.
+            :class:`input_hessian.hessian.InputHessian`.
     """
 
     def __init__(
@@ -357,6 +357,20 @@ class LayerwiseHessian:
                 state, self.loss.detach(), self.gradient.detach(), product
             )
         return product
+
+
+def derivatives(
+    model: nn.Module, images: Tensor, labels: Tensor, *, row_space: bool = False
+) -> LayerwiseHessian | InputHessian:
+    """Return the fast passes where every layer is known to them, else double backpropagation.
+
+    Arguments as for the two.  With ``row_space`` only norms may be read off: the vectors need not
+    be in pixels.
+    """
+    try:
+        return LayerwiseHessian(model, images, labels, row_space=row_space)
+    except UnsupportedLayerError:
+        return InputHessian(model, images, labels)
 
 
 class _Passes:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from input_hessian.errors import UserError
+from input_hessian.experiment.errors import UserError
 
 
 class Interval(NamedTuple):

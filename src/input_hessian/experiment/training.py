@@ -1,7 +1,7 @@
 """Training of one cell: deterministic under its seed, resumable after every epoch.
 
 Adam with a one-cycle learning rate; the objective is ``(loss + penalty).mean()`` of the cell's
-regularizer.  The last epoch's parameters are the result: no checkpoint is picked, so neither
+penalty.  The last epoch's parameters are the result: no checkpoint is picked, so neither
 validation nor test data influence them.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from input_hessian.errors import UserError
-from input_hessian.files import write_atomically
-from input_hessian.regularizers import Objective, Regularizer
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.inference import evaluate
+from input_hessian.penalties import Objective, Penalty
 
 
 @dataclass(frozen=True)
@@ -58,42 +56,9 @@ class TrainingResult:
     curve: list[dict[str, float]]
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``mps`` stands for.
-
-    Raises:
-        UserError: if the device is unknown or this machine does not have it.
-    """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        return torch.device(next(device for device, there in available.items() if there))
-    if name not in available:
-        raise UserError(f"device: expected auto, cpu, cuda or mps, got {name!r}")
-    if not available[name]:
-        raise UserError(f"device: {name} was asked for, but PyTorch finds none; use auto or cpu")
-    return torch.device(name)
-
-
-def configure(device: str, threads: int) -> torch.device:
-    """Set up this process for repeatable float32 arithmetic and return the device to use.
-
-    Raises:
-        UserError: as :func:`resolve_device`.
-    """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa are too few for curvature
-    return resolve_device(device)
-
-
-def training_step(model, regularizer, optimizer, images, labels, generator) -> Objective:
+def training_step(model, penalty, optimizer, images, labels, generator) -> Objective:
     """Take one step down ``(loss + penalty).mean()``; return the objective before it."""
-    objective = regularizer(model, images, labels, generator)
+    objective = penalty(model, images, labels, generator)
     optimizer.zero_grad(set_to_none=True)
     (objective.loss + objective.penalty).mean().backward()
     optimizer.step()
@@ -102,7 +67,7 @@ def training_step(model, regularizer, optimizer, images, labels, generator) -> O
 
 def train(
     build_model: Callable[[], nn.Module],
-    regularizer: Regularizer,
+    penalty: Penalty,
     training: tuple[Tensor, Tensor],
     validation: tuple[Tensor, Tensor],
     settings: TrainingSettings,
@@ -115,7 +80,7 @@ def train(
 
     Args:
         build_model: returns a freshly initialised network.
-        regularizer: per-image objective.
+        penalty: the per-image objective.
         training: images ``[N, *image]`` in [0, 1] and labels ``[N]``.
         validation: likewise; only measured, never trained on.
         settings: see :class:`TrainingSettings`.
@@ -137,7 +102,7 @@ def train(
         for epoch in range(len(curve), settings.epochs):
             before = {name: value.clone() for name, value in model.state_dict().items()}
             row = _run_epoch(
-                model, regularizer, images, labels, optimizer, schedule, settings, epoch, progress
+                model, penalty, images, labels, optimizer, schedule, settings, epoch, progress
             )
             if row is not None:
                 row["validation_loss"], row["validation_accuracy"] = evaluate(model, *validation)
@@ -198,7 +163,7 @@ def epoch_randomness(
 
 
 def _run_epoch(
-    model, regularizer, images, labels, optimizer, schedule, settings, epoch, progress
+    model, penalty, images, labels, optimizer, schedule, settings, epoch, progress
 ) -> dict[str, float] | None:
     """Run one epoch; return its means, or None if the objective was not finite."""
     device = images.device
@@ -208,9 +173,7 @@ def _run_epoch(
     batches = order.split(settings.batch_size)
     model.train()
     for batch in batches:
-        objective = training_step(
-            model, regularizer, optimizer, images[batch], labels[batch], starts
-        )
+        objective = training_step(model, penalty, optimizer, images[batch], labels[batch], starts)
         schedule.step()
         correct = objective.logits.argmax(1) == labels[batch]
         totals += torch.stack(
@@ -228,28 +191,6 @@ def _run_epoch(
         "seconds": seconds,
         "steps": len(batches),
     }
-
-
-@torch.no_grad()
-def predict(model: nn.Module, images: Tensor, batch_size: int = 2000) -> Tensor:
-    """Return the logits ``[N, K]`` of images ``[N, *image]``, in evaluation mode, on the CPU."""
-    model.eval()
-    device = next(model.parameters()).device
-    return torch.cat([model(part.to(device)).cpu() for part in images.split(batch_size)])
-
-
-def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return ``z_y - max_{k != y} z_k`` of every image, ``[B, K]`` and ``[B]`` to ``[B]``."""
-    of_label = logits.gather(1, labels[:, None])
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return of_label.squeeze(1) - others.amax(1)
-
-
-def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Return mean cross-entropy (nats) and accuracy over images ``[N, *image]``, labels ``[N]``."""
-    logits = predict(model, images)
-    loss = F.cross_entropy(logits, labels).item()
-    return loss, (logits.argmax(1) == labels).double().mean().item()
 
 
 def describe_epoch(row: dict[str, float], epochs: int) -> str:

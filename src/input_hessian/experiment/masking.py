@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from input_hessian.attacks import AttackSettings, run_attack
-from input_hessian.curvature import InputHessian
-from input_hessian.tables import broken_at
-from input_hessian.training import label_margin
+from input_hessian.experiment.attacks import AttackSettings, run_attack
+from input_hessian.experiment.inference import label_margin
+from input_hessian.experiment.tables import broken_at
+from input_hessian.hessian import InputHessian
 
 # Any image can be turned into the constant image one half: no network can tell classes apart there.
 HUGE_EPSILON = 0.5

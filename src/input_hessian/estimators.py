@@ -1,10 +1,7 @@
-"""Hessian-vector products and operator norms of per-example input Hessians.
+"""Operator norms and eigenvalues of per-example input Hessians from Hessian-vector products.
 
-For one image ``x`` with label ``y`` the loss is the cross-entropy ``ell(x)`` of the logits, its
-input gradient is ``g = grad_x ell`` and its input Hessian ``H = hess_x ell`` (d x d, symmetric,
-indefinite).  ``||H||`` is the operator norm, ``max |eigenvalue|``.  Nothing here forms ``H``: all
-estimators work on Hessian-vector products (HVPs) and on a whole batch at once, one eigenproblem
-per image.
+``||H||`` is the operator norm, ``max |eigenvalue|``.  All estimators work on Hessian-vector products
+(HVPs) and on a whole batch at once, one eigenproblem per image.
 
     >>> hessian = InputHessian(model, images, labels)           # doctest: +SKIP
     >>> operator_norm(hessian, hvps=8).norm                     # doctest: +SKIP
@@ -12,106 +9,16 @@ per image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor
 
-MatVec = Callable[..., Tensor]  # v -> H v, with the keyword create_graph
-
-
-class InputHessian:
-    """Loss, gradient and Hessian-vector products of a batch, from one network evaluation.
-
-    The loss is summed over the batch before it is differentiated, so the batch's Hessian is block
-    diagonal and each image sees only its own block.  A network that draws dropout masks is
-    evaluated once, so that everything here but :meth:`difference` belongs to one and the same
-    thinned network.  Attention runs by PyTorch's plain kernel: the fused ones have no second
-    derivative.
-
-    Args:
-        model: maps images ``[B, *image]`` to logits ``[B, K]``, image by image.
-        images: ``[B, *image]`` in pixel units, floating point.
-        labels: ``[B]`` class indices, int64.
-
-    Attributes:
-        logits: ``[B, K]``.
-        loss: cross-entropy per image, ``[B]``, in nats; differentiable in the parameters.
-        gradient: ``g``, ``[B, *image]``, in nats per pixel unit; differentiable in the parameters.
-
-    Raises:
-        ValueError: if ``model`` holds a layer that couples the images of a batch (BatchNorm with
-            batch statistics): there, one image has no Hessian of its own; for integer images,
-            labels that are no class indices (of labels on a GPU, values are not looked at), or
-            outputs that are no logits of two classes or more.
-    """
-
-    def __init__(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor):
-        if isinstance(model, nn.Module):
-            reject_batch_coupling(model)
-        check_batch(images, labels)
-        self._model, self._labels = model, labels
-        self._images = images.detach().requires_grad_()
-        with sdpa_kernel(SDPBackend.MATH):
-            self.logits = model(self._images)
-        check_logits(self.logits, labels)
-        self.loss = F.cross_entropy(self.logits, labels, reduction="none")
-        (self.gradient,) = torch.autograd.grad(self.loss.sum(), self._images, create_graph=True)
-
-    def matvec(self, vector: Tensor, *, create_graph: bool = False) -> Tensor:
-        """Return ``H v`` for every image, reverse over reverse: ``grad_x <g(x), v>``.
-
-        Args:
-            vector: ``v``, ``[B, *image]``.
-            create_graph: keep the graph, so that the product can be differentiated once more.
-
-        Returns:
-            ``[B, *image]``.
-        """
-        (product,) = torch.autograd.grad(
-            self.gradient,
-            self._images,
-            grad_outputs=vector,
-            create_graph=create_graph,
-            retain_graph=True,
-        )
-        return product
-
-    def pullback(self, cotangents: Tensor) -> Tensor:
-        """Return ``J'w``, the image gradient of ``w'z``, for logit cotangents ``w``, ``[B, K]``."""
-        (vector,) = torch.autograd.grad(
-            self.logits, self._images, grad_outputs=cotangents, retain_graph=True
-        )
-        return vector
-
-    def difference(self, step: float) -> MatVec:
-        """Return ``v -> (g(x + step v) - g(x)) / step``, an approximation of :meth:`matvec`.
-
-        One more network evaluation and no third derivative in training.  Its error is at most
-        ``step ||v||^2 / 2`` times the largest third derivative on the way, so ``||H v||`` from it
-        is no longer a lower bound.
-        Source: Moosavi-Dezfooli et al., *Robustness via curvature regularization, and vice versa*,
-        CVPR 2019.
-
-        Args:
-            step: length of the step along a unit vector ``v``, in pixel units.
-
-        Raises:
-            ValueError: if the network draws dropout masks: the difference would mostly be that of
-                two masks.
-        """
-        if isinstance(self._model, nn.Module):
-            _reject_dropout(self._model)
-
-        def matvec(vector: Tensor, *, create_graph: bool = False) -> Tensor:
-            moved = InputHessian(self._model, self._images + step * vector, self._labels)
-            product = (moved.gradient - self.gradient) / step
-            return product if create_graph else product.detach()
-
-        return matvec
+from input_hessian.hessian import InputHessian, MatVec
+from input_hessian.layerwise import LayerwiseHessian
+from input_hessian.vectors import largest_entry, normalize, vector_norm
 
 
 class OperatorNorm(NamedTuple):
@@ -234,11 +141,11 @@ METHODS = {"power": power, "lanczos": lanczos, "ascent": ascent}
 
 
 def operator_norm(
-    hessian: InputHessian,
+    hessian: InputHessian | LayerwiseHessian,
     *,
     method: str = "power",
-    start: str | Tensor = "gradient",
-    hvps: int = 1,
+    start: str | Tensor = "softmax",
+    hvps: int = 2,
     tolerance: float | None = None,
     create_graph: bool = False,
     generator: torch.Generator | None = None,
@@ -268,14 +175,9 @@ def operator_norm(
             ``create_graph`` (a training step has a fixed budget), a start of the wrong shape, or a
             step that is missing, misplaced or not positive.
     """
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    if hvps < 1:
-        raise ValueError(f"hvps: expected at least 1 Hessian-vector product, got {hvps}")
+    _check_budget(method, hvps, step_size)
     if create_graph and tolerance is not None:
         raise ValueError("tolerance: not with create_graph, give a fixed budget hvps instead")
-    if (step_size is not None) != (method == "ascent"):
-        raise ValueError(f"step_size: needed by ascent alone, got {step_size} with {method}")
     if difference_step is not None and not difference_step > 0:
         raise ValueError(f"difference_step: expected a positive length, got {difference_step}")
     if isinstance(start, Tensor):
@@ -297,6 +199,56 @@ def operator_norm(
     return METHODS[method](
         matvec, vector, hvps=hvps, tolerance=tolerance, create_graph=create_graph, **options
     )
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """How a penalty estimates ``||H||`` in every training step; see :func:`operator_norm`.
+
+    Args:
+        method: ``"power"``, ``"lanczos"`` or ``"ascent"``.
+        start: ``"gradient"``, ``"softmax"`` or ``"random"``.
+        hvps: budget in Hessian-vector products per image.
+        step_size: of ``"ascent"`` alone, in squared pixel units per nat.
+
+    Raises:
+        ValueError: for an empty budget, or a step size that is missing, misplaced or not positive.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # see input_hessian.penalties.Penalty
+
+    method: Literal["power", "lanczos", "ascent"] = "power"
+    start: Literal["gradient", "softmax", "random"] = "softmax"
+    hvps: int = 2
+    step_size: float | None = None
+
+    def __post_init__(self):
+        _check_budget(self.method, self.hvps, self.step_size)
+
+    @property
+    def in_row_space(self) -> bool:
+        """Whether it finds in the first layer's row space the norm that it would find in pixels.
+
+        Not from a random start, most of which lies outside the row space.
+        """
+        return self.start != "random"
+
+    def differentiable_norm(
+        self, hessian: InputHessian | LayerwiseHessian, generator: torch.Generator
+    ) -> Tensor:
+        """Return the estimate of every image, ``[B]``, differentiable in the parameters."""
+        return operator_norm(hessian, create_graph=True, generator=generator, **asdict(self)).norm
+
+
+def _check_budget(method: str, hvps: int, step_size: float | None) -> None:
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    if hvps < 1:
+        raise ValueError(f"hvps: expected at least 1 Hessian-vector product, got {hvps}")
+    if (step_size is not None) != (method == "ascent"):
+        raise ValueError(f"step_size: needed by ascent alone, got {step_size} with {method}")
+    if step_size is not None and not step_size > 0:
+        raise ValueError(f"step_size: expected a number above 0, got {step_size}")
 
 
 class LargestEigenvalue(NamedTuple):
@@ -361,31 +313,6 @@ def _krylov(
         basis.append(normalize(product).masked_fill(complete[:, None], 0))
 
 
-def check_batch(images: Tensor, labels: Tensor) -> None:
-    """Raise ValueError unless images are floating point and labels are int64 ``[B]``."""
-    if not images.is_floating_point():
-        raise ValueError(f"images: expected floating point in [0, 1], got {images.dtype}")
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"labels: expected one class index per image, int64 of shape ({len(images)},), "
-            f"got {labels.dtype} of shape {tuple(labels.shape)}"
-        )
-
-
-def check_logits(logits: Tensor, labels: Tensor) -> None:
-    """Raise ValueError unless logits are ``[B, K]``, ``K >= 2``, and labels lie in ``[0, K)``."""
-    if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] < 2:
-        raise ValueError(
-            f"model: expected logits of two classes or more, ({len(labels)}, K), got an output of "
-            f"shape {tuple(logits.shape)}"
-        )
-    # reading values from a GPU would wait for it; there, PyTorch's own assertion must do
-    classes = logits.shape[1]
-    if labels.device.type == "cpu" and ((labels < 0) | (labels >= classes)).any():
-        low, high = labels.min().item(), labels.max().item()
-        raise ValueError(f"labels: expected 0 to {classes - 1}, got values from {low} to {high}")
-
-
 def softmax_eigenvector(logits: Tensor, steps: int = 8) -> Tensor:
     """Return, nearly, the top eigenvector of ``S = diag p - p p'`` with ``p = softmax(logits)``.
 
@@ -416,33 +343,9 @@ def softmax_eigenvector(logits: Tensor, steps: int = 8) -> Tensor:
     return u - u.mean(1, keepdim=True)
 
 
-def vector_norm(vectors: Tensor) -> Tensor:
-    """Return ``||v||_2`` of every image, ``[B, *image] -> [B]``; its derivative at zero is zero.
-
-    Scaled by the largest entry: the entries of a saturated softmax's Hessian (1e-30 in float32)
-    would underflow when squared.
-    """
-    flat = vectors.flatten(1)
-    scale = _largest_entry(flat)
-    return torch.linalg.vector_norm(flat / scale, dim=1) * scale.squeeze(1)
-
-
-def normalize(vectors: Tensor) -> Tensor:
-    """Return ``v / ||v||_2`` of every image, without a graph; zero becomes a constant vector."""
-    flat = vectors.detach().flatten(1)
-    flat = flat / _largest_entry(flat)
-    length = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-    zero = length == 0
-    return ((flat + zero) / (length + zero * flat.shape[1] ** 0.5)).view_as(vectors)
-
-
-def _largest_entry(flat: Tensor) -> Tensor:
-    return flat.detach().abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
-
-
 def _largest_combination(products: Tensor) -> Tensor:
     """Return the unit weights ``w`` of largest ``||sum_k w_k p_k||``: ``[B, K, d] -> [B, K]``."""
-    scaled = products / _largest_entry(products.flatten(1))[:, :, None]
+    scaled = products / largest_entry(products.flatten(1))[:, :, None]
     gram = (scaled @ scaled.mT).nan_to_num()  # eigh rejects NaN; the combination will show it
     return torch.linalg.eigh(gram).eigenvectors[:, :, -1]
 
@@ -454,7 +357,7 @@ def _largest_ritz_pair(basis: Tensor, products: Tensor) -> tuple[Tensor, Tensor,
         basis: ``Q``, ``[B, K, d]``: orthonormal or zero rows.
         products: ``H Q``, ``[B, K, d]``.
     """
-    projected = (products / _largest_entry(products.flatten(1))[:, :, None]) @ basis.mT
+    projected = (products / largest_entry(products.flatten(1))[:, :, None]) @ basis.mT
     projected = ((projected + projected.mT) / 2).nan_to_num()  # eigh rejects NaN; value shows it
     # A zero row would pass for an eigenvalue 0, the largest where all others are negative.
     absent = (basis == 0).all(2).to(basis.dtype)
@@ -488,28 +391,3 @@ def _converged(norm: Tensor, residual: Tensor, tolerance: float | None) -> Tenso
     if tolerance is None:
         return torch.zeros_like(norm, dtype=torch.bool)
     return residual <= tolerance * norm.detach()
-
-
-def reject_batch_coupling(model: nn.Module) -> None:
-    """Raise ValueError if ``model`` holds a layer that couples the images of a batch."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
-            module.training or module.running_mean is None
-        ):
-            raise ValueError(
-                f"{type(module).__name__} {name!r} normalises with the statistics of the batch, so "
-                "a single image has no input Hessian of its own; use model.eval() with running "
-                "statistics, or a normalisation that works image by image (GroupNorm, LayerNorm)"
-            )
-
-
-def _reject_dropout(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        is_dropout = isinstance(module, nn.modules.dropout._DropoutNd)
-        rate = module.p if is_dropout else getattr(module, "dropout", 0.0)  # attention, recurrent
-        if module.training and isinstance(rate, float) and rate > 0:
-            raise ValueError(
-                f"{type(module).__name__} {name!r} draws new dropout masks at every evaluation, so "
-                "a finite difference of gradients means nothing; use exact products (no "
-                "difference_step) or model.eval()"
-            )

@@ -27,8 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from input_hessian.errors import UserError
-from input_hessian.files import write_atomically
+from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.files import write_atomically
 
 IntArray = NDArray[np.int64]
 Part = tuple[Tensor, Tensor]  # images uint8 [N, H, W], labels int64 [N]

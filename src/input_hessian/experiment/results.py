@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, spearmanr
 
-from input_hessian.tables import broken_at
+from input_hessian.experiment.tables import broken_at
 
 CURVATURE = ["gradient_norm", "hessian_norm", "largest_eigenvalue", "margin", "logit_scale"]
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}

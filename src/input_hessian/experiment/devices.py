@@ -1,0 +1,42 @@
+"""Where a job computes, and how it is made repeatable."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from input_hessian.experiment.errors import UserError
+
+
+def configure(device: str, threads: int) -> torch.device:
+    """Set up this process for repeatable float32 arithmetic and return the device to use.
+
+    Raises:
+        UserError: as :func:`resolve_device`.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa are too few for curvature
+    return resolve_device(device)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``mps`` stands for.
+
+    Raises:
+        UserError: if the device is unknown or this machine does not have it.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(device for device, there in available.items() if there))
+    if name not in available:
+        raise UserError(f"device: expected auto, cpu, cuda or mps, got {name!r}")
+    if not available[name]:
+        raise UserError(f"device: {name} was asked for, but PyTorch finds none; use auto or cpu")
+    return torch.device(name)

@@ -1,0 +1,102 @@
+"""Penalties, models and data sets, each a file of its own, found by name or by path.
+
+A name is a module of the package that holds the built-in ones; a path (it ends in ``.py``) is a
+file of the user's own, relative to the working directory.  A job depends on the one file that it
+loads, so adding another changes nothing that is computed already.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from input_hessian.experiment.errors import UserError
+
+if TYPE_CHECKING:
+    from input_hessian.penalties import Penalty
+
+PACKAGES = {
+    "penalty": "input_hessian.penalties",
+    "architecture": "input_hessian.experiment.models",
+    "dataset": "input_hessian.experiment.datasets",
+}
+ROOT = Path(__file__).parents[2]
+
+
+def plugin_file(kind: str, name: str) -> Path:
+    """Return the file that a name or a path stands for.
+
+    Args:
+        kind: ``"penalty"``, ``"architecture"`` or ``"dataset"``.
+        name: of a built-in one, or a path that ends in ``.py``.
+
+    Raises:
+        UserError: if there is no such file; the message lists the built-in names.
+    """
+    folder = ROOT.joinpath(*PACKAGES[kind].split("."))
+    path = Path(name) if name.endswith(".py") else folder / f"{name}.py"
+    if not path.is_file() or path.name.startswith("_"):
+        known = sorted(file.stem for file in folder.glob("[!_]*.py"))
+        raise UserError(
+            f"{kind}: expected one of {', '.join(known)}, or the path of a file that ends in .py, "
+            f"got {name!r}"
+        )
+    return path
+
+
+def load_plugin(kind: str, name: str) -> ModuleType:
+    """Return the module of :func:`plugin_file`.
+
+    Raises:
+        UserError: as there, or if a file of the user's own cannot be imported.
+    """
+    path = plugin_file(kind, name)
+    if not name.endswith(".py"):
+        return importlib.import_module(f"{PACKAGES[kind]}.{name}")
+    spec = importlib.util.spec_from_file_location(f"_{kind}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's code raises
+        raise UserError(f"{kind}: {path} cannot be imported: {error!r}; mend the file") from error
+    return module
+
+
+def build_penalty(penalty: str, **options: Any) -> Penalty:
+    """Return the penalty of a name or path, its options checked against its fields.
+
+    Example: ``build_penalty("hessian", lam=1.0, estimator={"method": "power", "hvps": 2})``.
+
+    Raises:
+        UserError: as :func:`load_plugin`; or naming every option that is missing, unknown or wrong.
+    """
+    from input_hessian.penalties import Penalty
+
+    module = load_plugin("penalty", penalty)
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Penalty)
+        and value.__module__ == module.__name__
+    ]
+    if len(classes) != 1:
+        raise UserError(
+            f"penalty: expected one class that derives from Penalty in {module.__file__}, "
+            f"got {len(classes)}"
+        )
+    try:
+        # As JSON: there, pydantic's strict mode takes a mapping for a dataclass, and "1" for no number.
+        return TypeAdapter(classes[0]).validate_json(json.dumps(options, default=str), strict=True)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'options'}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise UserError(f"penalty {penalty!r} with options {options}: {problems}") from None

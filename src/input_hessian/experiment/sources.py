@@ -1,0 +1,63 @@
+"""What a script's source says of itself: its parameters, and the files that it depends on.
+
+Read from the syntax tree: nothing is imported, so that this costs a workflow well under a second.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]  # the folder that holds the package input_hessian
+
+
+def parameters(script: Path) -> dict[str, str]:
+    """Return the parameters of the script's function ``main``, each with its annotation as text."""
+    tree = ast.parse(script.read_text())
+    (main,) = (
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"
+    )
+    arguments = [*main.args.posonlyargs, *main.args.args, *main.args.kwonlyargs]
+    return {argument.arg: ast.unparse(argument.annotation) for argument in arguments}
+
+
+def source_files(*files: Path) -> list[Path]:
+    """Return the files of this project that the given ones import, directly or not, sorted.
+
+    The given files themselves are not among them.  Imports inside functions count; what is looked
+    up by name at run time (:mod:`input_hessian.experiment.plugins`) does not.
+    """
+    found = set()
+    waiting = list(files)
+    while waiting:
+        new = set(_imports(waiting.pop())) - found
+        found |= new
+        waiting += new
+    return sorted(found - set(files))
+
+
+@cache
+def _imports(file: Path) -> tuple[Path, ...]:
+    """Return the project's files that one file imports, with the packages on the way."""
+    modules = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return tuple(dict.fromkeys(path for module in modules for path in _files(module)))
+
+
+def _files(module: str) -> Iterator[Path]:
+    """Yield the files that importing a module, or a name in one, runs."""
+    place = ROOT
+    for part in module.split("."):
+        if (place / f"{part}.py").is_file():
+            yield place / f"{part}.py"
+            return
+        place /= part
+        if not (place / "__init__.py").is_file():
+            return  # a name in the package before, or not of this project
+        yield place / "__init__.py"

@@ -1,0 +1,158 @@
+"""Loss, input gradient and Hessian-vector products of a batch, by double backpropagation.
+
+For one image ``x`` with label ``y`` the loss is the cross-entropy ``ell(x)`` of the logits, its
+input gradient is ``g = grad_x ell`` and its input Hessian ``H = hess_x ell`` (d x d, symmetric,
+indefinite).  Nothing here forms ``H``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+MatVec = Callable[..., Tensor]  # v -> H v, with the keyword create_graph
+
+
+class InputHessian:
+    """Loss, gradient and Hessian-vector products of a batch, from one network evaluation.
+
+    The loss is summed over the batch before it is differentiated, so the batch's Hessian is block
+    diagonal and each image sees only its own block.  A network that draws dropout masks is
+    evaluated once, so that everything here but :meth:`difference` belongs to one and the same
+    thinned network.  Attention runs by PyTorch's plain kernel: the fused ones have no second
+    derivative.
+
+    Args:
+        model: maps images ``[B, *image]`` to logits ``[B, K]``, image by image.
+        images: ``[B, *image]`` in pixel units, floating point.
+        labels: ``[B]`` class indices, int64.
+
+    Attributes:
+        logits: ``[B, K]``.
+        loss: cross-entropy per image, ``[B]``, in nats; differentiable in the parameters.
+        gradient: ``g``, ``[B, *image]``, in nats per pixel unit; differentiable in the parameters.
+
+    Raises:
+        ValueError: if ``model`` holds a layer that couples the images of a batch (BatchNorm with
+            batch statistics): there, one image has no Hessian of its own; for integer images,
+            labels that are no class indices (of labels on a GPU, values are not looked at), or
+            outputs that are no logits of two classes or more.
+    """
+
+    def __init__(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor):
+        if isinstance(model, nn.Module):
+            reject_batch_coupling(model)
+        check_batch(images, labels)
+        self._model, self._labels = model, labels
+        self._images = images.detach().requires_grad_()
+        with sdpa_kernel(SDPBackend.MATH):
+            self.logits = model(self._images)
+        check_logits(self.logits, labels)
+        self.loss = F.cross_entropy(self.logits, labels, reduction="none")
+        (self.gradient,) = torch.autograd.grad(self.loss.sum(), self._images, create_graph=True)
+
+    def matvec(self, vector: Tensor, *, create_graph: bool = False) -> Tensor:
+        """Return ``H v`` for every image, reverse over reverse: ``grad_x <g(x), v>``.
+
+        Args:
+            vector: ``v``, ``[B, *image]``.
+            create_graph: keep the graph, so that the product can be differentiated once more.
+
+        Returns:
+            ``[B, *image]``.
+        """
+        (product,) = torch.autograd.grad(
+            self.gradient,
+            self._images,
+            grad_outputs=vector,
+            create_graph=create_graph,
+            retain_graph=True,
+        )
+        return product
+
+    def pullback(self, cotangents: Tensor) -> Tensor:
+        """Return ``J'w``, the image gradient of ``w'z``, for logit cotangents ``w``, ``[B, K]``."""
+        (vector,) = torch.autograd.grad(
+            self.logits, self._images, grad_outputs=cotangents, retain_graph=True
+        )
+        return vector
+
+    def difference(self, step: float) -> MatVec:
+        """Return ``v -> (g(x + step v) - g(x)) / step``, an approximation of :meth:`matvec`.
+
+        One more network evaluation and no third derivative in training.  Its error is at most
+        ``step ||v||^2 / 2`` times the largest third derivative on the way, so ``||H v||`` from it
+        is no longer a lower bound.
+        Source: Moosavi-Dezfooli et al., *Robustness via curvature regularization, and vice versa*,
+        CVPR 2019.
+
+        Args:
+            step: length of the step along a unit vector ``v``, in pixel units.
+
+        Raises:
+            ValueError: if the network draws dropout masks: the difference would mostly be that of
+                two masks.
+        """
+        if isinstance(self._model, nn.Module):
+            _reject_dropout(self._model)
+
+        def matvec(vector: Tensor, *, create_graph: bool = False) -> Tensor:
+            moved = InputHessian(self._model, self._images + step * vector, self._labels)
+            product = (moved.gradient - self.gradient) / step
+            return product if create_graph else product.detach()
+
+        return matvec
+
+
+def check_batch(images: Tensor, labels: Tensor) -> None:
+    """Raise ValueError unless images are floating point and labels are int64 ``[B]``."""
+    if not images.is_floating_point():
+        raise ValueError(f"images: expected floating point in [0, 1], got {images.dtype}")
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"labels: expected one class index per image, int64 of shape ({len(images)},), "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+
+
+def check_logits(logits: Tensor, labels: Tensor) -> None:
+    """Raise ValueError unless logits are ``[B, K]``, ``K >= 2``, and labels lie in ``[0, K)``."""
+    if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] < 2:
+        raise ValueError(
+            f"model: expected logits of two classes or more, ({len(labels)}, K), got an output of "
+            f"shape {tuple(logits.shape)}"
+        )
+    # reading values from a GPU would wait for it; there, PyTorch's own assertion must do
+    classes = logits.shape[1]
+    if labels.device.type == "cpu" and ((labels < 0) | (labels >= classes)).any():
+        low, high = labels.min().item(), labels.max().item()
+        raise ValueError(f"labels: expected 0 to {classes - 1}, got values from {low} to {high}")
+
+
+def reject_batch_coupling(model: nn.Module) -> None:
+    """Raise ValueError if ``model`` holds a layer that couples the images of a batch."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
+            module.training or module.running_mean is None
+        ):
+            raise ValueError(
+                f"{type(module).__name__} {name!r} normalises with the statistics of the batch, so "
+                "a single image has no input Hessian of its own; use model.eval() with running "
+                "statistics, or a normalisation that works image by image (GroupNorm, LayerNorm)"
+            )
+
+
+def _reject_dropout(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        is_dropout = isinstance(module, nn.modules.dropout._DropoutNd)
+        rate = module.p if is_dropout else getattr(module, "dropout", 0.0)  # attention, recurrent
+        if module.training and isinstance(rate, float) and rate > 0:
+            raise ValueError(
+                f"{type(module).__name__} {name!r} draws new dropout masks at every evaluation, so "
+                "a finite difference of gradients means nothing; use exact products (no "
+                "difference_step) or model.eval()"
+            )

@@ -1,0 +1,32 @@
+"""The norm of the loss's input gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from input_hessian.layerwise import derivatives
+from input_hessian.penalties import Objective, Penalty
+from input_hessian.vectors import vector_norm
+
+
+@dataclass(frozen=True)
+class GradientPenalty(Penalty):
+    """``ell + lam ||g||_2`` (or ``lam ||g||_2^2``): double backpropagation.
+
+    Source: Drucker & LeCun, *Improving generalization performance using double backpropagation*,
+    IEEE Transactions on Neural Networks 3(6), 1992 (there squared).
+
+    Args:
+        lam: weight, in pixel units (squared: squared pixel units per nat).
+        squared: penalise the squared norm.
+    """
+
+    lam: float
+    squared: bool = False
+
+    def __call__(self, model, images, labels, generator):
+        hessian = derivatives(model, images, labels)
+        norm = vector_norm(hessian.gradient)
+        return Objective(
+            hessian.loss, self.lam * (norm.square() if self.squared else norm), hessian.logits
+        )

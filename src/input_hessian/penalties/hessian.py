@@ -1,0 +1,31 @@
+"""The operator norm of the loss's input Hessian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from input_hessian.estimators import Estimator
+from input_hessian.layerwise import derivatives
+from input_hessian.penalties import Objective, Penalty
+
+
+@dataclass(frozen=True)
+class HessianPenalty(Penalty):
+    """``ell + lam ||H||`` (or ``lam ||H||^2``), the penalty of arXiv 2009.06571.
+
+    Args:
+        lam: weight, in squared pixel units (squared: fourth powers of pixel units per nat).
+        squared: penalise the squared norm.
+        estimator: how the norm is estimated.
+    """
+
+    lam: float
+    squared: bool = False
+    estimator: Estimator = field(default_factory=Estimator)
+
+    def __call__(self, model, images, labels, generator):
+        hessian = derivatives(model, images, labels, row_space=self.estimator.in_row_space)
+        norm = self.estimator.differentiable_norm(hessian, generator)
+        return Objective(
+            hessian.loss, self.lam * (norm.square() if self.squared else norm), hessian.logits
+        )

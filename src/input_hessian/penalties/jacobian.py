@@ -1,0 +1,54 @@
+"""The Frobenius norm of the logits' input Jacobian, by random projections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from input_hessian.hessian import reject_batch_coupling
+from input_hessian.penalties import Objective, Penalty
+from input_hessian.vectors import random_unit_vectors, vector_norm
+
+
+@dataclass(frozen=True)
+class JacobianPenalty(Penalty):
+    """``ell + lam/2 ||J||_F^2``, with ``J = d logits / d image``, ``K x d``.
+
+    Estimated without bias by random projections, as ``||J||_F^2 = K E ||J'u||_2^2`` for ``u``
+    uniform on the unit sphere of the logits; every image draws its own.
+    Source: Hoffman, Roberts & Yaida, *Robust learning with Jacobian regularization*, 2019, arXiv
+    1908.02729 (there one projection).
+
+    Args:
+        lam: weight, in squared pixel units per nat (logits are in nats).
+        n_proj: projections per image.
+
+    Raises:
+        ValueError: for less than one projection.
+    """
+
+    lam: float
+    n_proj: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.n_proj < 1:
+            raise ValueError(f"n_proj: expected at least 1 projection, got {self.n_proj}")
+
+    def __call__(self, model, images, labels, generator):
+        if isinstance(model, nn.Module):
+            reject_batch_coupling(model)
+        images = images.detach().requires_grad_()
+        logits = model(images)
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        squares = torch.zeros_like(loss)
+        for _ in range(self.n_proj):
+            (pulled,) = torch.autograd.grad(
+                logits, images, random_unit_vectors(logits, generator), create_graph=True
+            )
+            squares = squares + vector_norm(pulled).square()
+        penalty = self.lam / 2 * logits.shape[1] / self.n_proj * squares
+        return Objective(loss, penalty, logits)
