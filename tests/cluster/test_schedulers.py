@@ -15,8 +15,8 @@ import pytest
 import yaml
 from helpers import slurm
 from helpers.pbs import KILLED, Pbs
-from helpers.slurm import wait_for
 from helpers.repository import ENVIRONMENT, ROOT, Repository, copy_tree
+from helpers.slurm import wait_for
 
 pytestmark = pytest.mark.cluster
 

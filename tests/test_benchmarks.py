@@ -5,10 +5,9 @@ import step_cost
 import torch
 from torch.nn.functional import cross_entropy
 
-from input_hessian import InputHessian, models, operator_norm
+from input_hessian import InputHessian, operator_norm
+from input_hessian.experiment import models
 from input_hessian.vectors import normalize
-
-torch.set_num_threads(1)
 
 LONG = {  # budgets at which an iteration has converged on the tiny problem
     "power": step_cost.power_random(100),
