@@ -68,13 +68,11 @@ def load_plugin(kind: str, name: str) -> ModuleType:
     return module
 
 
-def build_penalty(penalty: str, **options: Any) -> Penalty:
-    """Return the penalty of a name or path, its options checked against its fields.
-
-    Example: ``build_penalty("hessian", lam=1.0, estimator={"method": "power", "hvps": 2})``.
+def penalty_class(penalty: str) -> type[Penalty]:
+    """Return the penalty's class, of which its file holds exactly one.
 
     Raises:
-        UserError: as :func:`load_plugin`; or naming every option that is missing, unknown or wrong.
+        UserError: as :func:`load_plugin`, or if the file holds no such class, or several.
     """
     from input_hessian.penalties import Penalty
 
@@ -91,9 +89,22 @@ def build_penalty(penalty: str, **options: Any) -> Penalty:
             f"penalty: expected one class that derives from Penalty in {module.__file__}, "
             f"got {len(classes)}"
         )
+    return classes[0]
+
+
+def build_penalty(penalty: str, **options: Any) -> Penalty:
+    """Return the penalty of a name or path, its options checked against its fields.
+
+    Example: ``build_penalty("hessian", lam=1.0, estimator={"method": "power", "hvps": 2})``.
+
+    Raises:
+        UserError: as :func:`penalty_class`; or naming every option that is missing, unknown or wrong.
+    """
     try:
         # As JSON: there, pydantic's strict mode takes a mapping for a dataclass, and "1" for no number.
-        return TypeAdapter(classes[0]).validate_json(json.dumps(options, default=str), strict=True)
+        return TypeAdapter(penalty_class(penalty)).validate_json(
+            json.dumps(options, default=str), strict=True
+        )
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'options'}: {problem['msg']}"
