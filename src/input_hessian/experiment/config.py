@@ -9,11 +9,8 @@ schema that editors use::
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
-from collections.abc import Iterable, Iterator
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -21,12 +18,16 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.explain import closest, explain, resolved
 from input_hessian.experiment.plugins import load_plugin, penalty_class
 
 STRICT = ConfigDict(
     extra="forbid", strict=True, allow_inf_nan=False, frozen=True, use_attribute_docstrings=True
 )
 T = TypeVar("T")
+# Of which split a section takes its images.
+SPLITS = {"evaluation": "test", "selection": "validation", "curvature": "test", "recovery": "train"}
+AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
 
 
 def _listed(values: Iterable[float | str]) -> str:
@@ -361,12 +362,12 @@ def read_config(mapping: dict[str, Any], *, check_plugins: bool = True) -> Confi
     Raises:
         UserError: naming every key that is wrong, its value, and what is expected.
     """
-    content = _without_nulls(mapping)
+    # As JSON: there, pydantic is strict about types, yet takes a mapping for a model.
+    text = json.dumps(_without_nulls(mapping), default=str)
     try:
-        # As JSON: pydantic is strict about its types, yet takes a mapping for a model.
-        config = Config.model_validate_json(json.dumps(content, default=str))
+        config = Config.model_validate_json(text)
     except ValidationError as error:
-        problems = list(_explain(error, Config.model_json_schema(), content))
+        problems = list(explain(error, Config.model_json_schema(), json.loads(text)))
     else:
         problems = list(_inconsistencies(config))
         if check_plugins:
@@ -427,17 +428,15 @@ def _inconsistencies(config: Config) -> Iterator[str]:
                 "digits, because these name the cells"
             )
 
-    sections = ["evaluation"] + ["selection"] * bool(config.selection)
-    for section in sections:
-        for i, attack in enumerate(getattr(config, section).attacks):
-            earlier = (config.attacks + config.selected_attacks)[
-                : i + (section == "selection") * len(config.attacks)
-            ]
-            if (attack.attack, attack.norm) in [(a["attack"], a["norm"]) for a in earlier]:
+    seen = set()
+    for section in ("evaluation", "selection"):
+        for i, attack in enumerate(getattr(getattr(config, section), "attacks", [])):
+            if (attack.attack, attack.norm) in seen:
                 yield (
                     f"{section}.attacks[{i}]: the attack {attack.attack} with norm {attack.norm} "
                     "stands above already, expected once"
                 )
+            seen.add((attack.attack, attack.norm))
     if config.masking and config.masking.images > config.evaluation.images:
         yield (
             f"masking.images: got {config.masking.images}, expected at most evaluation.images, "
@@ -447,7 +446,7 @@ def _inconsistencies(config: Config) -> Iterator[str]:
     if config.recovery:
         name = config.recovery.regularizer
         if name not in lams:
-            yield f"recovery.regularizer: got {name!r}, {names}{_closest(name, lams)}"
+            yield f"recovery.regularizer: got {name!r}, {names}{closest(name, lams)}"
         for i, lam in enumerate(config.recovery.lam):
             if lam not in lams.get(name, [lam]):
                 yield (
@@ -459,7 +458,7 @@ def _inconsistencies(config: Config) -> Iterator[str]:
         name = config.comparison.reference
         missing = [dataset for dataset in known if name not in config.trained_on(dataset)]
         if name not in lams:
-            yield f"comparison.reference: got {name!r}, {names}{_closest(name, lams)}"
+            yield f"comparison.reference: got {name!r}, {names}{closest(name, lams)}"
         elif missing:
             yield (
                 f"comparison.reference: got {name!r}, which is not trained on "
@@ -475,7 +474,7 @@ def _inconsistencies(config: Config) -> Iterator[str]:
         for i, cell in enumerate(config.certificate.regularizers):
             where = f"certificate.regularizers[{i}]"
             if cell.name not in lams:
-                yield f"{where}.name: got {cell.name!r}, {names}{_closest(cell.name, lams)}"
+                yield f"{where}.name: got {cell.name!r}, {names}{closest(cell.name, lams)}"
             elif cell.lam not in lams[cell.name]:
                 yield (
                     f"{where}.lam: got {cell.lam:g}, expected a value of {cell.name}'s lam, "
@@ -490,7 +489,9 @@ def _inconsistencies(config: Config) -> Iterator[str]:
 
 
 def _plugin_problems(config: Config) -> Iterator[str]:
-    """Yield what data sets, networks and penalties say of their options."""
+    """Yield what data sets, networks and penalties say of their settings."""
+    from input_hessian.certificate import curvature_bound
+
     for name, entry in config.regularizers.items():
         if "lam" in entry.model_fields_set or name == "none":
             yield from _penalty_problems(f"regularizers.{name}", entry)
@@ -503,219 +504,74 @@ def _plugin_problems(config: Config) -> Iterator[str]:
             hint = "" if entry.file else "; for one of your own, add the line `file: <path>.py`"
             yield f"datasets.{name}: {str(error).removeprefix('dataset: ')}{hint}"
 
-    for section, split in {
-        "evaluation": "test",
-        "selection": "validation",
-        "curvature": "test",
-        "recovery": "train",
-    }.items():
+    for section, split in SPLITS.items():
         images = getattr(getattr(config, section), "images", 0)
-        for name, dataset in datasets.items():
-            if images > dataset.sizes[split]:
-                yield (
-                    f"{section}.images: got {images}, expected at most the {dataset.sizes[split]} "
-                    f"{split} images of {name}"
-                )
+        smallest = min(
+            datasets, key=lambda name, split=split: datasets[name].sizes[split], default=""
+        )
+        if datasets and images > datasets[smallest].sizes[split]:
+            yield (
+                f"{section}.images: got {images}, expected at most the "
+                f"{datasets[smallest].sizes[split]} {split} images of {smallest}"
+            )
 
     for name, dataset in datasets.items():
-        yield from _model_problems("model", config.model, name, dataset)
-        if config.certificate:
-            from input_hessian.certificate import curvature_bound
-
-            where, settings = "certificate.model", config.certificate.model
-            yield from _model_problems(where, settings, name, dataset, then=curvature_bound)
+        classes = len(dataset.class_names)
+        attacks = {attack["attack"] for attack in config.attacks + config.selected_attacks}
+        if classes < 4 and attacks & AUTOATTACK:
+            yield (
+                f"datasets.{name}: has {classes} classes, expected at least 4 for the attacks "
+                f"{', '.join(sorted(attacks & AUTOATTACK))}; leave these out"
+            )
+        yield from _model_problems("model", config.model, dataset.image_shape, classes)
+    if config.certificate:
+        # Whether there is a certificate depends on the layers, and for one pixel it is found at once.
+        where, settings = "certificate.model", config.certificate.model
+        yield from _model_problems(where, settings, [1, 1, 1], 2, check=curvature_bound)
 
 
 def _penalty_problems(where: str, entry: Regularizer) -> Iterator[str]:
-    try:
-        adapter = TypeAdapter(penalty_class(entry.penalty))
-    except UserError as error:
-        yield f"{where}.{error}"
-        return
-    schema = adapter.json_schema()
-    schema["properties"] = {key: {} for key in Regularizer.model_fields} | schema["properties"]
+    """Yield what the penalty's class says of its options, at every lam."""
     for i, lam in enumerate(entry.lam):
         options = {"lam": lam, **entry.options}
         try:
+            adapter = TypeAdapter(penalty_class(entry.penalty))
             adapter.validate_json(json.dumps(options), strict=True)
         except ValidationError as error:
-            for problem in _explain(error, schema, options, where):
+            schema = adapter.json_schema()
+            schema["properties"] = {key: {} for key in Regularizer.model_fields} | schema[
+                "properties"
+            ]
+            for problem in explain(error, schema, options, where):
                 yield problem.replace(f"{where}.lam:", f"{where}.lam[{i}]:", 1)
+        except UserError as error:
+            yield f"{where}.{error}"
+        except Exception as error:  # whatever a user's penalty raises
+            yield f"{where}: {error}"
 
 
-def _model_problems(where, settings, name, dataset, then=lambda model: None) -> Iterator[str]:
-    """Yield why a network cannot be built for a data set, or why ``then`` refuses it."""
+def _model_problems(
+    where: str,
+    settings: dict[str, Any],
+    image_shape: Sequence[int],
+    classes: int,
+    check: Callable[[Any], object] = lambda network: None,
+) -> Iterator[str]:
+    """Yield why a network cannot be built for such images, or why ``check`` refuses it."""
     options = {key: value for key, value in settings.items() if key != "architecture"}
     try:
         adapter = TypeAdapter(load_plugin("architecture", settings["architecture"]).build)
-        schema = adapter.json_schema()
-        known = schema["properties"]
-        schema["properties"] = {"architecture": {}} | {
-            key: known[key] for key in known if key not in ("image_shape", "classes")
-        }
-        shape = {"image_shape": dataset.image_shape, "classes": len(dataset.class_names)}
-        then(adapter.validate_json(json.dumps(shape | options), strict=True))
+        content = {"image_shape": image_shape, "classes": classes, **options}
+        check(adapter.validate_json(json.dumps(content), strict=True))
     except ValidationError as error:
-        yield from _explain(error, schema, options, where)
+        schema = adapter.json_schema()
+        known = schema["properties"].items()
+        schema["properties"] = {"architecture": {}} | dict(list(known)[2:])
+        yield from explain(error, schema, options, where)
     except UserError as error:
         yield f"{where}.{error}"
-    except Exception as error:  # whatever the network's code raises
-        yield f"{where}: cannot be built for the images of {name}: {error}"
-
-
-# What pydantic's error types stand for in a YAML file.
-TYPES = {
-    "bool_type": "true or false",
-    "dataclass_type": "a mapping (indented key: value lines)",
-    "dict_type": "a mapping (indented key: value lines)",
-    "finite_number": "a number",
-    "float_type": "a number",
-    "int_from_float": "a whole number",
-    "int_type": "a whole number",
-    "list_type": "a list",
-    "model_attributes_type": "a mapping (indented key: value lines)",
-    "model_type": "a mapping (indented key: value lines)",
-    "string_type": "a text",
-}
-BOUNDS = {
-    "greater_than": "a number greater than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "a number less than {lt}",
-    "less_than_equal": "at most {le}",
-}
-
-
-def _explain(
-    error: ValidationError, schema: dict[str, Any], content: Any, where: str = ""
-) -> Iterator[str]:
-    """Yield pydantic's errors in the terms of a YAML file.
-
-    Args:
-        error: what pydantic says.
-        schema: JSON schema of what was validated: it knows the keys that are allowed.
-        content: what was validated.
-        where: path of ``content`` in the configuration.
-    """
-    for problem in error.errors(include_url=False):
-        location, context = problem["loc"], problem.get("ctx", {})
-        path = _yaml_path(location, content)
-        parent, here, key = _named(where, path[:-1]), _named(where, path), path[-1] if path else ""
-        got = f"got {json.dumps(problem['input'], default=str)}"
-        match problem["type"]:
-            case "extra_forbidden" | "unexpected_keyword_argument":
-                known = _known_keys(schema, location[:-1])
-                yield (
-                    f"{parent}: unknown key {key!r}{_closest(key, known)}; allowed are "
-                    f"{', '.join(known)}"
-                )
-            case "missing" | "missing_argument" | "missing_keyword_only_argument":
-                yield f"{parent}: missing {key}; add the line `{key}: ...`"
-            case "union_tag_not_found":
-                missing = context["discriminator"].strip("'")
-                yield f"{here}: missing {missing}; add the line `{missing}: ...`"
-            case "union_tag_invalid":
-                allowed = re.findall("'(.*?)'", context["expected_tags"])
-                name = context["discriminator"].strip("'")
-                yield (
-                    f"{here}.{name}: got {json.dumps(context['tag'])}, expected one of "
-                    f"{', '.join(allowed)}{_closest(context['tag'], allowed)}"
-                )
-            case "literal_error":
-                allowed = re.findall("'(.*?)'", context["expected"])
-                one_of = "one of " * (len(allowed) > 1)
-                closest = _closest(problem["input"], allowed)
-                yield f"{here}: {got}, expected {one_of}{', '.join(allowed)}{closest}"
-            case "too_short":
-                yield f"{here}: the list is empty, expected at least one entry"
-            case "string_pattern_mismatch" if context["pattern"].endswith("py$"):
-                yield f"{here}: {got}, expected the path of a file that ends in .py"
-            case "string_pattern_mismatch":
-                yield (
-                    f"{parent if location[-1] == '[key]' else here}: {got}, expected lower-case "
-                    "letters, digits, '-' and '_' (a path part)"
-                )
-            case "value_error":  # of a penalty or a network: it names the option first
-                yield f"{here}.{context['error']}"
-            case name if name in TYPES:
-                yield f"{here}: {got}, expected {TYPES[name]}{_hint(name, problem['input'])}"
-            case name if name in BOUNDS:
-                yield f"{here}: {got}, expected {BOUNDS[name].format(**_plain(context))}"
-            case _:
-                yield f"{here}: {got}, {problem['msg']}"
-
-
-def _yaml_path(location: tuple[str | int, ...], content: Any) -> list[str | int]:
-    """Return the keys to a value, without what pydantic adds for itself."""
-    path = []
-    for i, part in enumerate(location):
-        if part == "[key]":
-            continue
-        if isinstance(content, dict) and part not in content and i < len(location) - 1:
-            continue  # the tag of a union
-        path.append(part)
-        known = (isinstance(content, dict) and part in content) or isinstance(content, list)
-        content = content[part] if known else None
-    return path
-
-
-def _named(where: str, path: list[str | int]) -> str:
-    for part in path:
-        where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
-    return where or "top level"
-
-
-def _known_keys(schema: dict[str, Any], location: tuple[str | int, ...]) -> list[str]:
-    """Return the keys that the mapping at a location of the schema may have."""
-    node = _resolved(schema, schema)
-    for part in location:
-        if isinstance(part, int):
-            node = node["items"]
-        elif "discriminator" in node:
-            node = {"$ref": node["discriminator"]["mapping"][part]}
-        else:
-            node = node.get("properties", {}).get(part) or node["additionalProperties"]
-        node = _resolved(node, schema)
-    return list(node["properties"])
-
-
-def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    if "anyOf" in node:  # or null
-        node = node["anyOf"][0]
-    return schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
-
-
-def _closest(value: Any, allowed: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(str(value), list(allowed), n=1)
-    return f" (did you mean {matches[0]}?)" if matches else ""
-
-
-def _plain(context: dict[str, Any]) -> dict[str, str]:
-    return {key: f"{value:g}" for key, value in context.items() if key in ("gt", "ge", "lt", "le")}
-
-
-def _hint(kind: str, value: Any) -> str:
-    """Say how a number or a truth value that came as a text has to be written."""
-    if not isinstance(value, str):
-        return ""
-    if kind == "bool_type":
-        return (
-            f"; write {value.lower()}, without quotes{NESTED}" if value in ("true", "false") else ""
-        )
-    if kind not in ("float_type", "int_type"):
-        return ""
-    try:
-        number = Decimal(value)
-    except InvalidOperation:
-        return ""
-    if not number.is_finite():
-        return ""
-    # YAML 1.1 reads 1e-3 as a text.
-    text = f"{number:f}"
-    return f"; write {text}, without quotes and exponent{NESTED if text == value else ''}"
-
-
-# Snakemake's --config keeps texts inside of {...} and [...].
-NESTED = " (inside of --config key={...}, all values are texts: use a second --configfile)"
+    except Exception as error:  # whatever a user's network raises
+        yield f"{where}: {str(error).removeprefix('certificate: ')}"
 
 
 def json_schema() -> dict[str, Any]:
@@ -730,7 +586,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _relax(node: dict[str, Any], schema: dict[str, Any], seen: set[int]) -> None:
-    node = _resolved(node, schema)
+    node = resolved(node, schema)
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -738,10 +594,10 @@ def _relax(node: dict[str, Any], schema: dict[str, Any], seen: set[int]) -> None
     node.pop("minProperties", None)
     for part in node.get("properties", {}).values():
         _relax(part, schema, seen)
-    entries = node.get("additionalProperties")
-    if isinstance(entries, dict):
-        _relax(entries, schema, seen)
-        node["additionalProperties"] = {"anyOf": [entries, {"type": "null"}]}
+    for name, entry in node.get("patternProperties", {}).items():
+        _relax(entry, schema, seen)
+        node["patternProperties"][name] = {"anyOf": [entry, {"type": "null"}]}
+        node["additionalProperties"] = False
 
 
 if __name__ == "__main__":

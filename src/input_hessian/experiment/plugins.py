@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.explain import closest
 
 if TYPE_CHECKING:
     from input_hessian.penalties import Penalty
@@ -45,7 +47,7 @@ def plugin_file(kind: str, name: str) -> Path:
         known = sorted(file.stem for file in folder.glob("[!_]*.py"))
         raise UserError(
             f"{kind}: expected one of {', '.join(known)}, or the path of a file that ends in .py, "
-            f"got {name!r}"
+            f"got {name!r}{closest(name, known)}"
         )
     return path
 
@@ -61,6 +63,7 @@ def load_plugin(kind: str, name: str) -> ModuleType:
         return importlib.import_module(f"{PACKAGES[kind]}.{name}")
     spec = importlib.util.spec_from_file_location(f"_{kind}_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up their annotations
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's code raises
