@@ -210,7 +210,11 @@ CASES = {
     ),
     "negative lam": (
         "regularizers: {adversarial-l2: {lam: [1, -1]}}",
-        ["regularizers.adversarial-l2.lam[1]: expected a number above 0, got -1"],
+        ["regularizers.adversarial-l2.lam: got [1, -1], expected numbers greater than 0"],
+    ),
+    "no lam": (
+        "regularizers: {adversarial-l2: {lam: [0]}}",
+        ["regularizers.adversarial-l2.lam: got [0], expected numbers greater than 0"],
     ),
     "lam of plain training": (
         "regularizers: {none: {lam: [1]}}\ncertificate: null",
@@ -229,8 +233,8 @@ CASES = {
         ["datasets.mnist.epsilons.linf[0]: got -0.1, expected a number greater than 0"],
     ),
     "regularizer on an unknown dataset": (
-        "regularizers: {gradient: {datasets: [cifar]}}",
-        ["regularizers.gradient.datasets: got 'cifar', expected names of datasets: mnist, fashion"],
+        "regularizers: {cure: {datasets: [cifar]}}",
+        ["regularizers.cure.datasets: got 'cifar', expected names of datasets: mnist, fashion"],
     ),
     "unsorted epsilons": (
         "datasets: {mnist: {epsilons: {l2: [2, 1]}}}",
@@ -314,7 +318,9 @@ CASES = {
     ),
     "lam that is not trained": (
         "recovery: {lam: [0.7]}",
-        ["recovery.lam[0]: got 0.7, expected a value of hessian's lam, [0.1, 0.3, 1, 3]"],
+        [
+            "recovery.lam: got 0.7, expected values of hessian's lam, [0.1, 0.3, 1, 3]; `recovery: null"
+        ],
     ),
     "recovery of an unknown regularizer": (
         "recovery: {regularizer: hesian}",
@@ -348,6 +354,14 @@ CASES = {
         "regularizers: {hessian: {lam: [1, 3, 3.0]}}",
         ["regularizers.hessian.lam: got [1, 3, 3.0], expected no entry twice"],
     ),
+    "recovery with what is trained on one dataset": (
+        "recovery: {regularizer: hessian-paper, lam: [1]}",
+        ["recovery.regularizer: got 'hessian-paper', which is not trained on fashion_mnist"],
+    ),
+    "baseline on one dataset": (
+        "regularizers: {none: {datasets: [mnist]}}\ncertificate: null",
+        ["regularizers.none.datasets: the baseline is trained on every data set; delete the line"],
+    ),
     "baseline under another name": (
         "regularizers: {plain: {penalty: none}}",
         ["regularizers.plain.penalty: got 'none', expected the name none", "it is the baseline"],
@@ -368,9 +382,9 @@ CASES = {
         "selection: {images: 5001}",
         ["selection.images: got 5001, expected at most the 5000 validation images of mnist"],
     ),
-    "curvature of more images than there are": (
+    "curvature of images not attacked": (
         "curvature: {images: 10001}",
-        ["curvature.images: got 10001, expected at most the 10000 test images of mnist"],
+        ["curvature.images: got 10001, expected at most evaluation.images, 200"],
     ),
     "recovery on more images than there are": (
         "recovery: {images: 55001}",
@@ -390,7 +404,7 @@ CASES = {
     ),
     "certificate of a lam that is not there": (
         "certificate: {regularizers: [{name: none, lam: 0}, {name: gradient, lam: 0.7}]}",
-        ["certificate.regularizers[1].lam: got 0.7, expected a value of gradient's lam, [0.1, "],
+        ["certificate.regularizers[1].lam: got 0.7, expected values of gradient's lam, [0.1, "],
     ),
     "certificate of an unknown regularizer": (
         "certificate: {regularizers: [{name: hesian, lam: 1}]}",
@@ -472,10 +486,9 @@ def test_all_problems_are_listed_at_once():
         "  - training.epochs",
         "  - training",
     ]
-    lines = problems("regularizers: {hessian: {lam: [-1], squared: 1}}\nmodel: {width: 1.5}")
+    lines = problems("regularizers: {hessian: {lam: [2], squared: 1}}\nmodel: {width: 1.5}")
     assert {line.partition(":")[0] for line in lines} == {
-        "  - recovery.lam[0]",
-        "  - recovery.lam[1]",
+        "  - recovery.lam",
         "  - certificate.regularizers[2].lam",
         "  - regularizers.hessian.squared",
         "  - model.width",
@@ -502,6 +515,7 @@ certificate: null
     assert config.penalty("hessian", 0.5) == {
         "penalty": "hessian",
         "lam": 0.5,
+        "squared": False,
         "estimator": {"method": "power", "start": "softmax", "hvps": 2},
     }
     assert config.recovery is None
@@ -540,17 +554,29 @@ def test_settings_are_plain_and_as_written():
     assert config.penalty("none", 0.0) == {"penalty": "none", "lam": 0}
     assert config.penalty("cure", 1.0) == {"penalty": "cure", "lam": 1, "step": 1}
     assert config.model == FULL["model"]
-    assert config.datasets["mnist"].headline == FULL["datasets"]["mnist"]["headline"]
+    assert config.headline == {name: entry["headline"] for name, entry in FULL["datasets"].items()}
+    assert config.datasets["mnist"].epsilons.model_dump() == FULL["datasets"]["mnist"]["epsilons"]
     assert config.attacks == FULL["evaluation"]["attacks"]
     assert config.selected_attacks == FULL["selection"]["attacks"]
-    recovery = FULL["recovery"]
-    assert config.recovery_settings == {
-        key: recovery[key] for key in ("images", "progress", "hvps", "draws", "estimators")
-    }
+    assert config.recovery.model_dump() == FULL["recovery"]
     settings = config.result_settings()
     assert yaml.safe_load(yaml.safe_dump(settings)) == settings
-    assert list(settings)[:3] == ["name", "seeds", "datasets"]  # neither device nor mirror
+    assert set(FULL) - set(settings) == {"device", "mirror"}
     assert settings["regularizers"]["gradient"] == FULL["regularizers"]["gradient"]
+
+
+def test_the_order_of_options_changes_nothing():
+    option = "regularizers: {hessian: {estimator: null}}", "model: null"
+    one = "{regularizers: {hessian: {estimator: {hvps: 3, method: power}}}, model: {width: 2, architecture: mlp}}"
+    other = "{model: {architecture: mlp, width: 2}, regularizers: {hessian: {estimator: {method: power, hvps: 3}}}}"
+    read = [read_config(merged(*option, change)) for change in (one, other)]
+    for settings in (
+        lambda config: config.model,
+        lambda config: config.penalty("hessian", 1.0),
+        lambda config: config.result_settings(),
+    ):
+        first, second = (yaml.safe_dump(settings(config), sort_keys=False) for config in read)
+        assert first == second
 
 
 def test_attacks_have_defaults():

@@ -71,12 +71,12 @@ rule train:
         command("train")
 
 
-def attack_settings(wildcards, **changed):
+def attack_settings(cell, **changed):
     """All that the attacks on a cell depend on beside the trained network."""
     return {
-        "cell": identity(wildcards),
+        "cell": cell,
         "images": CONFIG.evaluation.images,
-        "epsilons": CONFIG.datasets[wildcards.dataset].epsilons,
+        "epsilons": CONFIG.datasets[cell["dataset"]].epsilons.model_dump(),
         "attacks": CONFIG.attacks,
     } | changed
 
@@ -99,7 +99,7 @@ rule attack:
     resources:
         **job(minutes=240),
     params:
-        settings=lambda wildcards: text(attack_settings(wildcards)),
+        settings=lambda wildcards: text(attack_settings(identity(wildcards))),
         device=CONFIG.device,
     message:
         f"Attack {CELL_TEXT}"
@@ -137,19 +137,18 @@ if CONFIG.curvature:
 
 if CONFIG.masking:
 
-    def masking_settings(wildcards, **changed):
+    def masking_settings(cell):
         """All that the masking checks depend on beside the network and the attacks on it."""
         return {
-            "cell": identity(wildcards),
+            "cell": cell,
             "images": CONFIG.masking.images,
-            "headline": HEADLINE[wildcards.dataset],
+            "headline": HEADLINE[cell["dataset"]],
             "attacks": CONFIG.attacks,
-        } | changed
+        }
 
-    def control(wildcards):
+    def control(dataset):
         """The masked control, as if it were a cell."""
-        cell = {"dataset": wildcards.dataset, "regularizer": "control", "lam": 0.0, "seed": SEED}
-        return {"cell": cell}
+        return {"dataset": dataset, "regularizer": "control", "lam": 0.0, "seed": SEED}
 
     rule check_masking:
         input:
@@ -167,7 +166,7 @@ if CONFIG.masking:
         resources:
             **job(minutes=120),
         params:
-            settings=lambda wildcards: text(masking_settings(wildcards)),
+            settings=lambda wildcards: text(masking_settings(identity(wildcards))),
             device=CONFIG.device,
         message:
             f"Check {CELL_TEXT} for gradient masking"
@@ -208,7 +207,7 @@ if CONFIG.masking:
         params:
             settings=lambda wildcards: text(
                 attack_settings(
-                    wildcards, epsilons=HEADLINE[wildcards.dataset], **control(wildcards)
+                    control(wildcards.dataset), epsilons=HEADLINE[wildcards.dataset]
                 )
             ),
             device=CONFIG.device,
@@ -225,7 +224,7 @@ if CONFIG.masking:
         log:
             f"{LOGS}/check_masking_control/{{dataset}}.log",
         params:
-            settings=lambda wildcards: text(masking_settings(wildcards, **control(wildcards))),
+            settings=lambda wildcards: text(masking_settings(control(wildcards.dataset))),
             device=CONFIG.device,
         message:
             "Check the masked control for gradient masking, {wildcards.dataset}"
@@ -285,7 +284,7 @@ if CONFIG.selection:
         conda:
             "../../envs/pipeline.yaml"
         params:
-            settings=lambda wildcards, input: text({"grid": grid(wildcards, input)}),
+            settings=lambda wildcards, input: text({"grid": grid(input)}),
             max_clean_loss=CONFIG.selection.max_clean_loss,
         message:
             "Select a lam per dataset and regularizer"
@@ -398,7 +397,7 @@ if CONFIG.recovery:
             **job(minutes=120),
         params:
             settings=lambda wildcards: text(
-                training_settings(wildcards) | {"recovery": CONFIG.recovery_settings}
+                training_settings(wildcards) | {"recovery": CONFIG.recovery.model_dump(exclude_none=True)}
             ),
             device=CONFIG.device,
         message:
@@ -447,7 +446,7 @@ if CONFIG.certificate:
             # Of the attacks, the one that finds the smallest l2 perturbation.
             settings=lambda wildcards: text(
                 attack_settings(
-                    wildcards,
+                    identity(wildcards),
                     attacks=[attack for attack in CONFIG.attacks if attack["attack"] == "ddn"],
                 )
             ),

@@ -41,7 +41,7 @@ CELL_TEXT = "{wildcards.dataset}, {wildcards.regularizer}, lam {wildcards.lam}, 
 SEED = CONFIG.seeds[0]  # of whatever is computed for one seed only
 # One job at a time per GPU: profiles/default has one. With `auto`, Snakemake cannot know.
 GPU = 1 if CONFIG.device == "cuda" else 0
-HEADLINE = {name: entry.headline for name, entry in CONFIG.datasets.items()}
+HEADLINE = CONFIG.headline
 
 
 def alternatives(texts):
@@ -106,7 +106,7 @@ def command(script):
             of = {"Input": "input", "Output": "output", "Untracked": "resources"}
             kind = of.get(annotation.removeprefix("list[").removesuffix("]"), "params")
             words.append(f"--{name.replace('_', '-')} {{{kind}.{name}:q}}")
-    return " ".join([*words, "> {log:q} 2>&1"]) + settings
+    return " \\\n    ".join([*words, "> {log:q} 2>&1"]) + settings
 
 
 def files(folder, *names):
@@ -158,12 +158,16 @@ def identity(wildcards):
     }
 
 
-def grid(wildcards, input):
-    """The cells to collect and the folder that holds them: a list of all files may be too long."""
+def results_folder(files):
+    """The folder below which all cells are: known from their files, as a `module` may prefix it."""
     first = cells(CELL)[0]
-    (root,) = {path.partition(f"/{first}/")[0] for path in input if f"/{first}/" in path}
+    return next(path.partition(f"/{first}/")[0] for path in files if f"/{first}/" in path)
+
+
+def grid(files):
+    """The cells to collect and the folder that holds them: a list of all files may be too long."""
     return {
-        "results": root,
+        "results": results_folder(files),
         "datasets": {
             dataset: {name: list(CONFIG.lam_texts(name)) for name in CONFIG.trained_on(dataset)}
             for dataset in CONFIG.datasets

@@ -217,6 +217,15 @@ rule run_notebook:
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
+    params:
+        settings=lambda wildcards, input, output: text(
+            {
+                "NAME": CONFIG.name,
+                "REPORT": str(Path(output.page).parent),
+                "RESULTS": results_folder(input),
+                "DATA": str(Path(input.data[0]).parent),
+            }
+        ),
     message:
         "Run the notebook"
     shell:

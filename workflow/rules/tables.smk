@@ -16,7 +16,7 @@ FURTHER = cells(f"{RESULTS}/{SELECTED}/images.parquet", each=["seed"]) if CONFIG
 
 def with_grid(**settings):
     """Params function: settings of a script that reads all cells."""
-    return lambda wildcards, input: text({"grid": grid(wildcards, input)} | settings)
+    return lambda wildcards, input: text({"grid": grid(input)} | settings)
 
 
 # rule: what its script reads, the tables that it writes, what it depends on beside these
@@ -152,7 +152,7 @@ rule write_provenance:
         evaluation=cells(f"{NETWORK}/evaluation.json"),
         tables=TABLES,
     output:
-        json=PROVENANCE[0],
+        record=PROVENANCE[0],
         markdown=PROVENANCE[1],
     log:
         f"{LOGS}/write_provenance.log",
@@ -163,7 +163,7 @@ rule write_provenance:
         settings=lambda wildcards, input: text(
             {
                 "config": CONFIG.result_settings(),
-                "grid": grid(wildcards, input),
+                "grid": grid(input),
                 "figures": sorted({Path(path).stem for path in FIGURES}),
             }
         ),

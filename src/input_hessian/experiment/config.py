@@ -13,7 +13,16 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
@@ -26,7 +35,7 @@ STRICT = ConfigDict(
 )
 T = TypeVar("T")
 # Of which split a section takes its images.
-SPLITS = {"evaluation": "test", "selection": "validation", "curvature": "test", "recovery": "train"}
+SPLITS = {"evaluation": "test", "selection": "validation", "recovery": "train"}
 AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
 
 
@@ -38,6 +47,13 @@ def _distinct(values: list[T]) -> list[T]:
     if any(value in values[:i] for i, value in enumerate(values)):
         raise PydanticCustomError("distinct", "expected no entry twice")
     return values
+
+
+def _sorted(value: Any) -> Any:
+    """Return nested mappings with sorted keys, so that their order in the YAML changes nothing."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return value
 
 
 def _increasing(radii: list[float]) -> list[float]:
@@ -70,10 +86,8 @@ class Part(BaseModel):
     model_config = STRICT
 
 
-class RadiiPerNorm(TypedDict):
-    """Radii of both norms, in pixel units of [0, 1], increasing."""
-
-    __pydantic_config__ = STRICT
+class RadiiPerNorm(Part):
+    """Radii of attacks, in pixel units of [0, 1], increasing."""
 
     linf: Radii
     """Largest change of a pixel."""
@@ -101,6 +115,9 @@ class ModelSettings(TypedDict):
     """A built-in one (cnn, mlp), or a file of your own that defines `build`."""
 
 
+Model = Annotated[ModelSettings, AfterValidator(_sorted)]
+
+
 class Training(Part):
     """How every network is trained: Adam with a one-cycle schedule."""
 
@@ -125,10 +142,17 @@ class Regularizer(Part):
     datasets: Several[str] | None = None
     """Data sets that it is trained on; all without this line."""
 
+    @field_validator("lam")
+    @classmethod
+    def _positive(cls, lam: list[float], info: ValidationInfo) -> list[float]:
+        if info.data.get("penalty") != "none" and min(lam) <= 0:
+            raise PydanticCustomError("positive", "expected numbers greater than 0")
+        return lam
+
     @property
     def options(self) -> dict[str, Any]:
         """Options of the penalty, as written."""
-        return dict(self.model_extra)
+        return _sorted(self.model_extra)
 
 
 class FixedAttack(Part):
@@ -200,7 +224,7 @@ class Curvature(Part):
     """Gradient and Hessian norm, margin and predicted radius of every cell, image by image."""
 
     images: Count
-    """Test images measured, a fixed random subset."""
+    """Of the attacked test images, how many are measured."""
 
 
 class Cost(Part):
@@ -268,7 +292,7 @@ class CertifiedCell(Part):
 class Certificate(Part):
     """A side experiment, on networks small and smooth enough for a certified radius; first seed."""
 
-    model: ModelSettings
+    model: Model
     """Fully connected with softplus; the certificate shrinks as width and beta grow."""
     regularizers: Several[CertifiedCell]
     """What these networks are trained with."""
@@ -287,7 +311,7 @@ class Config(Part):
     """Folder or URL tried before the public addresses: `<mirror>/<data set>/<file>`."""
     datasets: Annotated[dict[Name, DatasetEntry], Field(min_length=1)]
     """Data sets, by name."""
-    model: ModelSettings
+    model: Model
     """The network that is trained in every cell."""
     training: Training
     """How it is trained."""
@@ -342,13 +366,13 @@ class Config(Part):
         return [attack.model_dump() for attack in self.selection.attacks] if self.selection else []
 
     @property
-    def recovery_settings(self) -> dict[str, Any]:
-        """What is measured during training, without what it is trained with."""
-        return self.recovery.model_dump(exclude={"regularizer", "lam"})
+    def headline(self) -> dict[str, dict[str, list[float]]]:
+        """Headline radii of every data set and norm."""
+        return {name: entry.headline.model_dump() for name, entry in self.datasets.items()}
 
     def result_settings(self) -> dict[str, Any]:
         """Return the configuration without what changes no result."""
-        return self.model_dump(exclude={"mirror", "device"}, exclude_none=True)
+        return _sorted(self.model_dump(exclude={"mirror", "device"}, exclude_none=True))
 
 
 def read_config(mapping: dict[str, Any], *, check_plugins: bool = True) -> Config:
@@ -387,46 +411,22 @@ def _without_nulls(value: Any) -> Any:
 
 def _inconsistencies(config: Config) -> Iterator[str]:
     """Yield what is wrong with values that are right one by one."""
-    known = list(config.datasets)
-    lams = {name: entry.lam for name, entry in config.regularizers.items()}
-    names = f"expected a name of regularizers: {', '.join(lams)}"
-
     for name, entry in config.datasets.items():
-        for norm, radii in entry.headline.items():
+        for norm, radii in entry.headline:
+            attacked = getattr(entry.epsilons, norm)
             for radius in radii:
-                if radius not in entry.epsilons[norm]:
+                if radius not in attacked:
                     yield (
                         f"datasets.{name}.headline.{norm}: got {radius:g}, expected values of "
-                        f"epsilons.{norm}, {_listed(entry.epsilons[norm])}"
+                        f"epsilons.{norm}, {_listed(attacked)}"
                     )
-
-    if "none" not in lams:
+    if "none" not in config.regularizers:
         yield (
             "regularizers: expected the baseline among them, got none such; add the line "
             "`none: {penalty: none}`"
         )
     for name, entry in config.regularizers.items():
-        where = f"regularizers.{name}"
-        if (name == "none") != (entry.penalty == "none"):
-            yield (
-                f"{where}.penalty: got {entry.penalty!r}, expected the name none for the penalty "
-                "none and for no other: it is the baseline"
-            )
-        elif name != "none" and "lam" not in entry.model_fields_set:
-            yield f"{where}: missing lam; add the line `lam: [...]`"
-        if name == "control":
-            yield (f"{where}: this name is that of the masking checks' control; choose another")
-        for dataset in entry.datasets or []:
-            if dataset not in known:
-                yield (
-                    f"{where}.datasets: got {dataset!r}, expected names of datasets: "
-                    f"{', '.join(known)}; `{name}: null` leaves the regularizer out"
-                )
-        if len(config.lam_texts(name)) < len(entry.lam):
-            yield (
-                f"{where}.lam: got {entry.lam}, expected values that differ in their first six "
-                "digits, because these name the cells"
-            )
+        yield from _regularizer_inconsistencies(config, name, entry)
 
     seen = set()
     for section in ("evaluation", "selection"):
@@ -437,55 +437,84 @@ def _inconsistencies(config: Config) -> Iterator[str]:
                     "stands above already, expected once"
                 )
             seen.add((attack.attack, attack.norm))
-    if config.masking and config.masking.images > config.evaluation.images:
-        yield (
-            f"masking.images: got {config.masking.images}, expected at most evaluation.images, "
-            f"{config.evaluation.images}"
-        )
+    for section in ("masking", "curvature"):
+        images = getattr(getattr(config, section), "images", 0)
+        if images > config.evaluation.images:
+            yield (
+                f"{section}.images: got {images}, expected at most evaluation.images, "
+                f"{config.evaluation.images}"
+            )
 
     if config.recovery:
-        name = config.recovery.regularizer
-        if name not in lams:
-            yield f"recovery.regularizer: got {name!r}, {names}{closest(name, lams)}"
-        for i, lam in enumerate(config.recovery.lam):
-            if lam not in lams.get(name, [lam]):
-                yield (
-                    f"recovery.lam[{i}]: got {lam:g}, expected a value of {name}'s lam, "
-                    f"{_listed(lams[name])}; `recovery: null` leaves this measurement out"
-                )
-
+        name, lams = config.recovery.regularizer, config.recovery.lam
+        yield from _missing_cells(config, "recovery", "regularizer", name, lams)
     if config.comparison:
-        name = config.comparison.reference
-        missing = [dataset for dataset in known if name not in config.trained_on(dataset)]
-        if name not in lams:
-            yield f"comparison.reference: got {name!r}, {names}{closest(name, lams)}"
-        elif missing:
-            yield (
-                f"comparison.reference: got {name!r}, which is not trained on "
-                f"{', '.join(missing)}, expected a regularizer without `datasets:`"
-            )
+        yield from _missing_cells(config, "comparison", "reference", config.comparison.reference)
         if not config.selection:
             yield (
                 "comparison: compares selected cells, but there is no selection; add the section "
                 "`selection:`, or leave this one out with `comparison: null`"
             )
-
     if config.certificate:
         for i, cell in enumerate(config.certificate.regularizers):
             where = f"certificate.regularizers[{i}]"
-            if cell.name not in lams:
-                yield f"{where}.name: got {cell.name!r}, {names}{closest(cell.name, lams)}"
-            elif cell.lam not in lams[cell.name]:
-                yield (
-                    f"{where}.lam: got {cell.lam:g}, expected a value of {cell.name}'s lam, "
-                    f"{_listed(lams[cell.name])}; `certificate: null` leaves this experiment out"
-                )
-        if not any(attack["attack"] == "ddn" for attack in config.attacks):
+            yield from _missing_cells(config, where, "name", cell.name, [cell.lam])
+        if ("ddn", "l2") not in seen:
             yield (
                 "certificate: is compared with the attack ddn, which is not among "
                 "evaluation.attacks; add `{attack: ddn, norm: l2}` to these, or leave this section "
                 "out with `certificate: null`"
             )
+
+
+def _regularizer_inconsistencies(config: Config, name: str, entry: Regularizer) -> Iterator[str]:
+    where = f"regularizers.{name}"
+    if (name == "none") != (entry.penalty == "none"):
+        yield (
+            f"{where}.penalty: got {entry.penalty!r}, expected the name none for the penalty none "
+            "and for no other: it is the baseline"
+        )
+    elif name != "none" and "lam" not in entry.model_fields_set:
+        yield f"{where}: missing lam; add the line `lam: [...]`"
+    elif name == "none" and entry.datasets:
+        yield f"{where}.datasets: the baseline is trained on every data set; delete the line"
+    if name == "control":
+        yield f"{where}: this name is that of the masking checks' control; choose another"
+    for dataset in entry.datasets or []:
+        if dataset not in config.datasets:
+            yield (
+                f"{where}.datasets: got {dataset!r}, expected names of datasets: "
+                f"{', '.join(config.datasets)}; `{name}: null` leaves the regularizer out"
+            )
+    if len(config.lam_texts(name)) < len(entry.lam):
+        yield (
+            f"{where}.lam: got {entry.lam}, expected values that differ in their first six "
+            "digits, because these name the cells"
+        )
+
+
+def _missing_cells(
+    config: Config, where: str, key: str, name: str, lams: Sequence[float] = ()
+) -> Iterator[str]:
+    """Yield why a section cannot have these cells: it takes them on every data set."""
+    remedy = f"; `{where.partition('.')[0]}: null` leaves this section out"
+    known = list(config.regularizers)
+    if name not in known:
+        yield (
+            f"{where}.{key}: got {name!r}, expected a name of regularizers: {', '.join(known)}"
+            f"{closest(name, known) or remedy}"
+        )
+        return
+    missing = [dataset for dataset in config.datasets if name not in config.trained_on(dataset)]
+    if missing:
+        yield (
+            f"{where}.{key}: got {name!r}, which is not trained on {', '.join(missing)}, expected "
+            f"a regularizer without `datasets:`{remedy}"
+        )
+    trained = config.regularizers[name].lam
+    for lam in lams:
+        if lam not in trained:
+            yield f"{where}.lam: got {lam:g}, expected values of {name}'s lam, {_listed(trained)}{remedy}"
 
 
 def _plugin_problems(config: Config) -> Iterator[str]:
