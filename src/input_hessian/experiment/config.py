@@ -39,8 +39,8 @@ SPLITS = {"evaluation": "test", "selection": "validation", "recovery": "train"}
 AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
 
 
-def _listed(values: Iterable[float | str]) -> str:
-    return f"[{', '.join(str(v) if isinstance(v, str) else f'{v:g}' for v in values)}]"
+def _listed(values: Iterable[float]) -> str:
+    return f"[{', '.join(f'{value:g}' for value in values)}]"
 
 
 def _distinct(values: list[T]) -> list[T]:
@@ -101,7 +101,7 @@ class DatasetEntry(Part):
     epsilons: RadiiPerNorm
     """Radii at which the attacks are run, in pixel units of [0, 1]."""
     headline: RadiiPerNorm
-    """Of these, the radii of the tables, by which lam is selected and the masking is checked."""
+    """Of these, the radii of the tables, of the selection of lam, and of the masking checks."""
     file: Annotated[str, Field(pattern=r"\.py$")] | None = None
     """File that defines a data set of your own; without it, the name is that of a built-in one."""
 
@@ -151,7 +151,7 @@ class Regularizer(Part):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the penalty, as written."""
+        """Options of the penalty, sorted by name."""
         return _sorted(self.model_extra)
 
 
