@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from cluster import slurm
-from cluster.pbs import KILLED, Pbs
-from cluster.slurm import wait_for
-from pipeline.conftest import ENVIRONMENT, ROOT, Repository, copy_tree
+from helpers import slurm
+from helpers.pbs import KILLED, Pbs
+from helpers.slurm import wait_for
+from helpers.repository import ENVIRONMENT, ROOT, Repository, copy_tree
 
 pytestmark = pytest.mark.cluster
 

@@ -1,287 +1,232 @@
+# Every figure is an entry of the table below; a loop makes its rule. Then the notebook.
+
+NOTEBOOK = f"{REPORT}/notebook.html"
+
+
+def of_dataset(filename):
+    """Input function: this file of the shown cells of the figure's dataset."""
+    return lambda wildcards: shown(filename, wildcards.dataset)
+
+
+def attacked_by(attack, norm):
+    """Whether every cell is attacked by this attack with this norm."""
+    return any(entry["attack"] == attack and entry["norm"] == norm for entry in CONFIG.attacks)
+
+
+DDN = attacked_by("ddn", "l2")
+PGD = [norm for norm in ("linf", "l2") if attacked_by("pgd", norm)]
+HEADLINE_TEXT = text({"headline": HEADLINE})
+
+# figure: what it shows (its label in the HTML report), where it stands there, what its script reads, and
+# what it depends on beside that. One with {dataset} or {norm} in its name is drawn for each of them.
+# A label holds what a figure is about, and is left out where that is everything: of a label with two
+# values, the report makes a switch, and breaks where one side of it is missing.
+FIGURE_RULES = {
+    "pareto": {
+        "shows": "clean against robust accuracy",
+        "category": "Robust accuracy",
+        "input": {"cells": CELLS, "robustness": ROBUSTNESS},
+        "params": {"settings": HEADLINE_TEXT},
+    },
+    "robustness_{dataset}": {
+        "shows": "robust accuracy against epsilon",
+        "category": "Robust accuracy",
+        "input": {
+            "robustness": ROBUSTNESS,
+            "published": project_file(CLONE / "workflow/resources/published.csv"),
+        },
+    },
+    "learning_curves_{dataset}": {
+        "shows": "learning curves",
+        "category": "Training",
+        "input": {"curves": f"{REPORT}/tables/curves.csv"},
+    },
+}
+if CONFIG.selection:
+    FIGURE_RULES["headline"] = {
+        "shows": "robust accuracy of the selected networks against epsilon",
+        "category": "Robust accuracy",
+        "input": {"robustness": ROBUSTNESS, "selection": SELECTION},
+        "params": {"reference": CONFIG.comparison.reference if CONFIG.comparison else ""},
+    }
+    FIGURE_RULES["autoattack"] = {
+        "shows": "what each attack takes away",
+        "category": "Robust accuracy",
+        "input": {"table": f"{REPORT}/tables/autoattack.csv"},
+    }
+if CONFIG.cost:
+    FIGURE_RULES["cost"] = {
+        "shows": "cost of a training step",
+        "category": "Training",
+        "input": {"cost": COSTS},
+    }
+if CONFIG.cost and CONFIG.selection:
+    FIGURE_RULES["tradeoff"] = {
+        "shows": "robust accuracy against training cost",
+        "category": "Robust accuracy",
+        "input": {
+            "selection": SELECTION,
+            "cells": CELLS,
+            "robustness": ROBUSTNESS,
+            "cost": COSTS,
+        },
+        "params": {"settings": HEADLINE_TEXT},
+    }
+if CONFIG.masking:
+    FIGURE_RULES["masking"] = {
+        "shows": "gradient masking checks",
+        "category": "Robust accuracy",
+        "input": {"masking": f"{REPORT}/tables/masking.csv"},
+    }
+if CONFIG.curvature:
+    FIGURE_RULES["curvature_{dataset}"] = {
+        "shows": "gradient and Hessian norms of test images",
+        "category": "Curvature",
+        "input": {"curvature": CURVATURE},
+    }
+    FIGURE_RULES["loss_surface_{dataset}"] = {
+        "shows": "loss around one test image",
+        "category": "Curvature",
+        "input": {
+            "data": DATA,
+            "models": of_dataset("model.safetensors"),
+            "training": of_dataset("training.json"),
+        },
+        "params": {
+            "images": CONFIG.curvature.images,
+            "radii": lambda wildcards: HEADLINE[wildcards.dataset]["l2"],
+        },
+    }
+if CONFIG.curvature and DDN:
+    FIGURE_RULES["radius_{dataset}"] = {
+        "shows": "predicted radius against the smallest perturbation",
+        "category": "Curvature",
+        "input": {
+            "curvature": of_dataset("curvature.parquet"),
+            "perturbations": of_dataset("perturbations.parquet"),
+            "table": CURVATURE,
+        },
+    }
+if CONFIG.recovery:
+    FIGURE_RULES["recovery_{dataset}"] = {
+        "shows": "what the estimators see of the norm",
+        "category": "Curvature",
+        "labels": {"regularizer": CONFIG.recovery.regularizer},
+        "input": {
+            "recovery": [
+                f"{RESULTS}/recovery/{{dataset}}/{CONFIG.recovery.regularizer}/lam~{lam:g}.csv"
+                for lam in CONFIG.recovery.lam
+            ]
+        },
+    }
+if CONFIG.certificate:
+    FIGURE_RULES["certificate_{dataset}"] = {
+        "shows": "certified under attacked accuracy",
+        "category": "Robust accuracy",
+        "input": {
+            "certificates": lambda wildcards: [
+                f"{CERTIFIABLE}/certificate.parquet".format(
+                    dataset=wildcards.dataset,
+                    regularizer=entry.name,
+                    lam=f"{entry.lam:g}",
+                    seed=SEED,
+                )
+                for entry in CONFIG.certificate.regularizers
+            ],
+            "cells": CELLS,
+        },
+    }
+if PGD:
+    FIGURE_RULES["examples_{dataset}_{norm}"] = {
+        "shows": "adversarial examples",
+        "category": "Adversarial examples",
+        "input": {
+            "data": DATA,
+            "examples": of_dataset("examples.safetensors"),
+            "training": of_dataset("training.json"),
+        },
+    }
 FIGURES = [
-    f"{REPORT}/figures/headline.{{suffix}}",
-    f"{REPORT}/figures/autoattack.{{suffix}}",
-    *(f"{REPORT}/figures/robustness_{dataset}.{{suffix}}" for dataset in DATASETS),
-    f"{REPORT}/figures/pareto.{{suffix}}",
-    f"{REPORT}/figures/tradeoff.{{suffix}}",
-    f"{REPORT}/figures/cost.{{suffix}}",
-    f"{REPORT}/figures/masking.{{suffix}}",
-    *(f"{REPORT}/figures/learning_curves_{dataset}.{{suffix}}" for dataset in DATASETS),
-    *(
-        f"{REPORT}/figures/examples_{dataset}_{norm}.{{suffix}}"
-        for dataset in DATASETS
-        for norm in ("linf", "l2")
-    ),
-    *(
-        f"{REPORT}/figures/{name}_{dataset}.{{suffix}}"
-        for name in ("loss_surface", "recovery", "curvature", "radius", "certificate")
-        for dataset in DATASETS
-    ),
+    f"{REPORT}/figures/{path}.{suffix}"
+    for figure in FIGURE_RULES
+    for path in expand(figure, dataset=CONFIG.datasets, norm=PGD)
+    for suffix in ("png", "pdf")
 ]
-FIGURES = [path.format(suffix=suffix) for path in FIGURES for suffix in ("png", "pdf")]
 
 
-rule plot_headline:
+for figure, entry in FIGURE_RULES.items():
+    of = [name for name in ("dataset", "norm") if f"{{{name}}}" in figure]
+    script = figure.partition("_{")[0]
+
+    rule:
+        name:
+            f"plot_{script}"
+        input:
+            **code(f"plot_{script}"),
+            **entry["input"],
+        output:
+            pdf=f"{REPORT}/figures/{figure}.pdf",
+            png=report(
+                f"{REPORT}/figures/{figure}.png",
+                caption=f"../report/{script if script != 'autoattack' else 'autoattack_figure'}.rst",
+                category=entry["category"],
+                labels={"figure": entry["shows"]}
+                | {name: f"{{{name}}}" for name in of}
+                | entry.get("labels", {}),
+            ),
+        log:
+            f"{LOGS}/plot_{script}/{figure}.log",
+        localrule: True
+        conda:
+            "../../envs/pipeline.yaml"
+        params:
+            **{name: wildcard(name) for name in of},
+            **entry.get("params", {}),
+        message:
+            f"Draw {', '.join([entry['shows'], *(f'{{wildcards.{name}}}' for name in of)])}"
+        shell:
+            command(f"plot_{script}")
+
+
+def every_shown(filename):
+    """This file of the shown cells of all datasets."""
+    return [path for dataset in CONFIG.datasets for path in shown(filename, dataset)]
+
+
+rule run_notebook:
     input:
-        script="workflow/scripts/plot_headline.py",
-        style=STYLE,
-        library=modules("plot_headline"),
-        robustness=f"{REPORT}/tables/robustness.csv",
-        selection=f"{RESULTS}/selection.csv",
+        **code("run_notebook"),
+        notebook=project_file(CLONE / "workflow/notebooks/results.ipynb"),
+        # What the notebook reads, where it is computed; it leaves out the sections of the rest.
+        tables=[path for path in TABLES if path.endswith(".csv")],
+        cost=COSTS,
+        data=expand(DATA, dataset=CONFIG.datasets),
+        models=every_shown("model.safetensors"),
+        training=every_shown("training.json"),
+        curvature=every_shown("curvature.parquet") if CONFIG.curvature else [],
+        perturbations=every_shown("perturbations.parquet"),
     output:
-        pdf=f"{REPORT}/figures/headline.pdf",
-        png=report(
-            f"{REPORT}/figures/headline.png",
-            caption="../report/headline.rst",
-            category="Robust accuracy",
-            labels={"figure": "selected weights against epsilon"},
+        page=report(
+            NOTEBOOK,
+            caption="../report/notebook.rst",
+            category="Notebook",
+            labels={"notebook": "the results, step by step"},
         ),
     log:
-        f"{LOGS}/plot_headline.log",
+        f"{LOGS}/run_notebook.log",
     localrule: True
     conda:
         "../../envs/pipeline.yaml"
     params:
-        reference=config["comparison"]["reference"],
-    message:
-        "Draw robust accuracy of the selected cells"
-    shell:
-        "python {input.script} --robustness {input.robustness} --selection {input.selection} "
-        "--reference {params.reference} --output {output} > {log} 2>&1"
-
-
-rule plot_autoattack:
-    input:
-        script="workflow/scripts/plot_autoattack.py",
-        style=STYLE,
-        library=modules("plot_autoattack"),
-        table=f"{REPORT}/tables/autoattack.csv",
-    output:
-        pdf=f"{REPORT}/figures/autoattack.pdf",
-        png=report(
-            f"{REPORT}/figures/autoattack.png",
-            caption="../report/autoattack_figure.rst",
-            category="Robust accuracy",
-            labels={"figure": "what each attack takes away"},
-        ),
-    log:
-        f"{LOGS}/plot_autoattack.log",
-    localrule: True
-    conda:
-        "../../envs/pipeline.yaml"
-    message:
-        "Draw what each attack takes away"
-    shell:
-        "python {input.script} --table {input.table} --output {output} > {log} 2>&1"
-
-
-# A label of a report holds what its figure is about, and is left out where that is everything: of a
-# label with two values, the report makes a switch, and breaks where one side of it is missing.
-rule plot_robustness:
-    input:
-        script="workflow/scripts/plot_robustness.py",
-        style=STYLE,
-        library=modules("plot_robustness"),
-        robustness=f"{REPORT}/tables/robustness.csv",
-        published="workflow/resources/published.csv",
-    output:
-        pdf=f"{REPORT}/figures/robustness_{{dataset}}.pdf",
-        png=report(
-            f"{REPORT}/figures/robustness_{{dataset}}.png",
-            caption="../report/robustness.rst",
-            category="Robust accuracy",
-            labels={
-                "figure": "robust accuracy against epsilon",
-                "dataset": "{dataset}",
-            },
-        ),
-    log:
-        f"{LOGS}/plot_robustness/{{dataset}}.log",
-    localrule: True
-    conda:
-        "../../envs/pipeline.yaml"
-    message:
-        "Draw robust accuracy, {wildcards.dataset}"
-    shell:
-        "python {input.script} --robustness {input.robustness} --published {input.published} "
-        "--dataset {wildcards.dataset} --output {output} > {log} 2>&1"
-
-
-rule plot_pareto:
-    input:
-        script="workflow/scripts/plot_pareto.py",
-        style=STYLE,
-        library=modules("plot_pareto"),
-        cells=f"{REPORT}/tables/cells.csv",
-        robustness=f"{REPORT}/tables/robustness.csv",
-    output:
-        pdf=f"{REPORT}/figures/pareto.pdf",
-        png=report(
-            f"{REPORT}/figures/pareto.png",
-            caption="../report/pareto.rst",
-            category="Robust accuracy",
-            labels={"figure": "clean against robust accuracy"},
-        ),
-    log:
-        f"{LOGS}/plot_pareto.log",
-    localrule: True
-    conda:
-        "../../envs/pipeline.yaml"
-    params:
-        headline=headline_settings,
-    message:
-        "Draw clean against robust accuracy"
-    shell:
-        "python {input.script} --cells {input.cells} --robustness {input.robustness} "
-        "--headline {params.headline:q} --output {output} > {log} 2>&1"
-
-
-rule plot_tradeoff:
-    input:
-        script="workflow/scripts/plot_tradeoff.py",
-        style=STYLE,
-        library=modules("plot_tradeoff"),
-        selection=f"{RESULTS}/selection.csv",
-        cells=f"{REPORT}/tables/cells.csv",
-        robustness=f"{REPORT}/tables/robustness.csv",
-        cost=[f"{RESULTS}/cost/{dataset}.csv" for dataset in DATASETS],
-    output:
-        pdf=f"{REPORT}/figures/tradeoff.pdf",
-        png=report(
-            f"{REPORT}/figures/tradeoff.png",
-            caption="../report/tradeoff.rst",
-            category="Robust accuracy",
-            labels={
-                "figure": "robust accuracy against training cost",
-            },
-        ),
-    log:
-        f"{LOGS}/plot_tradeoff.log",
-    localrule: True
-    conda:
-        "../../envs/pipeline.yaml"
-    params:
-        headline=headline_settings,
-    message:
-        "Draw robust accuracy against training cost"
-    shell:
-        "python {input.script} --selection {input.selection} --cells {input.cells} "
-        "--robustness {input.robustness} --cost {input.cost} --headline {params.headline:q} "
-        "--output {output} > {log} 2>&1"
-
-
-rule plot_cost:
-    input:
-        script="workflow/scripts/plot_cost.py",
-        style=STYLE,
-        library=modules("plot_cost"),
-        cost=[f"{RESULTS}/cost/{dataset}.csv" for dataset in DATASETS],
-    output:
-        pdf=f"{REPORT}/figures/cost.pdf",
-        png=report(
-            f"{REPORT}/figures/cost.png",
-            caption="../report/cost.rst",
-            category="Training",
-            labels={"figure": "cost of a training step"},
-        ),
-    log:
-        f"{LOGS}/plot_cost.log",
-    localrule: True
-    conda:
-        "../../envs/pipeline.yaml"
-    message:
-        "Draw the cost of a training step"
-    shell:
-        "python {input.script} --cost {input.cost} --output {output} > {log} 2>&1"
-
-
-rule plot_learning_curves:
-    input:
-        script="workflow/scripts/plot_learning_curves.py",
-        style=STYLE,
-        library=modules("plot_learning_curves"),
-        curves=f"{REPORT}/tables/curves.csv",
-    output:
-        pdf=f"{REPORT}/figures/learning_curves_{{dataset}}.pdf",
-        png=report(
-            f"{REPORT}/figures/learning_curves_{{dataset}}.png",
-            caption="../report/learning_curves.rst",
-            category="Training",
-            labels={"figure": "learning curves", "dataset": "{dataset}"},
-        ),
-    log:
-        f"{LOGS}/plot_learning_curves/{{dataset}}.log",
-    localrule: True
-    conda:
-        "../../envs/pipeline.yaml"
-    message:
-        "Draw learning curves, {wildcards.dataset}"
-    shell:
-        "python {input.script} --curves {input.curves} --dataset {wildcards.dataset} "
-        "--output {output} > {log} 2>&1"
-
-
-rule plot_examples:
-    input:
-        script="workflow/scripts/plot_examples.py",
-        style=STYLE,
-        library=modules("plot_examples"),
-        examples=shown_cells("examples.safetensors"),
-    output:
-        pdf=f"{REPORT}/figures/examples_{{dataset}}_{{norm}}.pdf",
-        png=report(
-            f"{REPORT}/figures/examples_{{dataset}}_{{norm}}.png",
-            caption="../report/examples.rst",
-            category="Adversarial examples",
-            labels={
-                "figure": "adversarial examples",
-                "dataset": "{dataset}",
-                "norm": "{norm}",
-            },
-        ),
-    log:
-        f"{LOGS}/plot_examples/{{dataset}}_{{norm}}.log",
-    wildcard_constraints:
-        norm="linf|l2",
-    localrule: True
-    conda:
-        "../../envs/pipeline.yaml"
-    message:
-        "Draw adversarial examples, {wildcards.dataset}, {wildcards.norm}"
-    shell:
-        "python {input.script} --dataset {wildcards.dataset} --norm {wildcards.norm} "
-        "--examples {input.examples} --output {output} > {log} 2>&1"
-
-
-rule plot_loss_surface:
-    input:
-        script="workflow/scripts/plot_loss_surface.py",
-        style=STYLE,
-        library=modules("plot_loss_surface"),
-        data="data/{dataset}.safetensors",
-        models=shown_cells("model.safetensors"),
-        training=shown_cells("training.json"),
-    output:
-        pdf=f"{REPORT}/figures/loss_surface_{{dataset}}.pdf",
-        png=report(
-            f"{REPORT}/figures/loss_surface_{{dataset}}.png",
-            caption="../report/loss_surface.rst",
-            category="Curvature",
-            labels={"figure": "loss around one test image", "dataset": "{dataset}"},
-        ),
-    log:
-        f"{LOGS}/plot_loss_surface/{{dataset}}.log",
-    localrule: True
-    conda:
-        "../../envs/pipeline.yaml"
-    params:
-        images=EVALUATION["images"],
-        radii=lambda wildcards: json.dumps(
-            DATASETS[wildcards.dataset]["headline"]["l2"]
+        settings=lambda wildcards, input, output: text(
+            {
+                "NAME": CONFIG.name,
+                "REPORT": str(Path(output.page).parent),
+                "RESULTS": results_folder(input),
+                "DATA": str(Path(input.data[0]).parent),
+            }
         ),
     message:
-        "Draw the loss around one image, {wildcards.dataset}"
+        "Run the notebook"
     shell:
-        "python {input.script} --models {input.models} --data {input.data} "
-        "--dataset {wildcards.dataset} --images {params.images} --radii {params.radii:q} "
-        "--output {output} > {log} 2>&1"
+        command("run_notebook")

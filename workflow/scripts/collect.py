@@ -1,37 +1,25 @@
 """Gather every cell's records into three tidy tables."""
 
-import argparse
 import json
-from pathlib import Path
 
 import pandas as pd
 
-from input_hessian.experiment.cells import cell_folders, selected_folders
-from input_hessian.experiment.errors import run
+from input_hessian.experiment.cells import cell_folders
+from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.results import robust_accuracy, wilson_interval, worst_case
 from input_hessian.experiment.tables import CELL
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--grid", type=json.loads, required=True, help="which cells, as JSON")
-    parser.add_argument("--cells", type=Path, required=True, help="output: one row per cell")
-    parser.add_argument("--robustness", type=Path, required=True, help="output: a row per attack")
-    parser.add_argument("--curves", type=Path, required=True, help="output: one row per epoch")
-    args = parser.parse_args()
-
-    cells, robustness, curves = [], [], []
+def main(
+    selected: list[Input], *, settings: Settings, cells: Output, robustness: Output, curves: Output
+) -> None:
+    rows, accuracies, epochs = [], [], []
+    grid = settings["grid"]
     # What the further attacks on the selected cells found, by cell.
-    further = dict(
-        iter(
-            pd.concat(
-                pd.read_parquet(folder / "images.parquet") for folder in selected_folders(args.grid)
-            ).groupby(CELL)
-        )
-    )
-    for folder in cell_folders(args.grid):
+    further = [pd.read_parquet(path) for path in selected]
+    further = dict(iter(pd.concat(further).groupby(CELL))) if further else {}
+    for folder in cell_folders(grid):
         training = json.loads((folder / "training.json").read_text())
         evaluation = json.loads((folder / "evaluation.json").read_text())
         identity = {key: training[key] for key in CELL}
@@ -39,8 +27,8 @@ def main() -> None:
         evaluation.pop("evaluated_with")
         n = evaluation["test_images"]
         low, high = wilson_interval(round(evaluation["test_accuracy"] * n), n)
-        cells.append(training | evaluation | {"test_low": low, "test_high": high})
-        curves.append(pd.read_csv(folder / "curve.csv").assign(**identity))
+        rows.append(training | evaluation | {"test_low": low, "test_high": high})
+        epochs.append(pd.read_csv(folder / "curve.csv").assign(**identity))
         images = pd.read_parquet(folder / "images.parquet")
         if images.empty:  # the cell diverged: its status says so in the table of cells
             continue
@@ -52,7 +40,7 @@ def main() -> None:
             parts += [further[tuple(identity.values())][columns]]
             parts += [worst_case(pd.concat([images, parts[-1]])).assign(attack="ensemble")]
         table = robust_accuracy(pd.concat(parts))
-        robustness.append(table.assign(**identity))
+        accuracies.append(table.assign(**identity))
 
     def write(tables, path):
         """Write the concatenation as CSV, cell columns first."""
@@ -73,10 +61,10 @@ def main() -> None:
             "high",
         ]
     )
-    write([pd.DataFrame(cells)], args.cells)
-    write(robustness or [empty], args.robustness)
-    write(curves, args.curves)
-    for folder in cell_folders(args.grid):
+    write([pd.DataFrame(rows)], cells)
+    write(accuracies or [empty], robustness)
+    write(epochs, curves)
+    for folder in cell_folders(grid):
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 
 

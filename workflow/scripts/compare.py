@@ -1,13 +1,12 @@
 """Compare a reference regularizer with every other, on the same test images."""
 
-import argparse
 import dataclasses
-import json
 from pathlib import Path
 
 import pandas as pd
 
-from input_hessian.experiment.errors import UserError, run
+from input_hessian.experiment.command import Input, Output, Settings, run
+from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.results import worst_case
 from input_hessian.experiment.statistics import Comparison, compare_robustness, holm
@@ -110,7 +109,7 @@ def compare(selection: pd.DataFrame, cells: pd.DataFrame, settings: dict) -> pd.
         for name, lam in {key for pair in pairs for key in sides(pair)}:
             group = here[(here["regularizer"] == name) & (here["lam"] == lam)]
             clean[name, lam] = group["test_accuracy"].mean()
-            images[name, lam] = attacked(Path(settings["results"]), group)
+            images[name, lam] = attacked(Path(settings["grid"]["results"]), group)
         for norm, epsilons in headline.items():
             block = []
             for pair in pairs:
@@ -149,7 +148,7 @@ def sides(pair: dict) -> list[tuple[str, float]]:
     return [(pair["reference"], pair["reference_lam"]), (pair["regularizer"], pair["lam"])]
 
 
-def markdown(table: pd.DataFrame) -> str:
+def to_markdown(table: pd.DataFrame) -> str:
     """Return one table per dataset, each with what its numbers are."""
     blocks = []
     for dataset, rows in table.groupby("dataset", sort=False):
@@ -199,20 +198,12 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(blocks) or "Nothing to compare: no cell of the reference finished.\n"
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--selection", type=Path, required=True, help="table of select")
-    parser.add_argument("--cells", type=Path, required=True, help="table of collect")
-    parser.add_argument(
-        "--settings", type=json.loads, required=True, help="results, reference, headline; as JSON"
-    )
-    parser.add_argument("--csv", type=Path, required=True, help="output, numbers")
-    parser.add_argument("--markdown", type=Path, required=True, help="output, to read")
-    args = parser.parse_args()
-    table = compare(read_table(args.selection), read_table(args.cells), args.settings)
-    write_atomically(args.csv, table.to_csv(index=False))
-    write_atomically(args.markdown, markdown(table))
+def main(
+    selection: Input, cells: Input, *, settings: Settings, csv: Output, markdown: Output
+) -> None:
+    table = compare(read_table(selection), read_table(cells), settings)
+    write_atomically(csv, table.to_csv(index=False))
+    write_atomically(markdown, to_markdown(table))
 
 
 if __name__ == "__main__":

@@ -16,13 +16,9 @@ The claims are those of the abstract of arXiv 2009.06571:
 Else a claim *does not hold*; without a comparison it is *not tested*.
 """
 
-import argparse
-import json
-from pathlib import Path
-
 import pandas as pd
 
-from input_hessian.experiment.errors import run
+from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.statistics import holm, relative_cost, t_interval
 from input_hessian.experiment.table_text import NORMS
@@ -40,11 +36,16 @@ def verdict(outcomes: list[bool], none: str = "does not hold") -> str:
     return "holds" if all(outcomes) else "holds partly" if any(outcomes) else none
 
 
-def feasible(cells: pd.DataFrame, cost: pd.DataFrame, penalties: dict) -> tuple[str, str]:
+def feasible(cells: pd.DataFrame, cost: pd.DataFrame | None, penalties: dict) -> tuple[str, str]:
     """Judge C1: did every Hessian-regularized network train, and at what cost?"""
     hessian = [name for name, penalty in penalties.items() if penalty == "hessian"]
     ours = cells[cells["regularizer"].isin(hessian)]
     finished = ours["status"] == "finished"
+    trained = f"{finished.sum()} of {len(ours)} networks finished."
+    if cost is None:
+        return verdict(
+            finished.tolist()
+        ), f"{trained} The cost of a training step was not measured."
     ratios = relative_cost(cost)
     costs = []
     for dataset, rows in ratios.groupby("dataset", sort=False):
@@ -55,15 +56,17 @@ def feasible(cells: pd.DataFrame, cost: pd.DataFrame, penalties: dict) -> tuple[
         ]
         costs.append(f"{NAMES.get(dataset, dataset)}: {', '.join(times)}")
     evidence = (
-        f"{finished.sum()} of {len(ours)} networks finished. Time of a training step as a multiple of "
+        f"{trained} Time of a training step as a multiple of "
         f"plain training's (median and quartiles of {cost['round'].nunique()} rounds, interleaved in "
         f"one process):"
     )
     return verdict(finished.tolist()), "\n".join([evidence, *costs])
 
 
-def bounds(curvature: pd.DataFrame) -> tuple[str, str]:
+def bounds(curvature: pd.DataFrame | None) -> tuple[str, str]:
     """Judge C2: does the quadratic model's radius bound the smallest perturbation, or order it?"""
+    if curvature is None or "compared" not in curvature:
+        return verdict([]), "The curvature or the smallest perturbations were not measured."
     holds, ordered, lines = [], [], []
     for dataset, rows in curvature.groupby("dataset", sort=False):
         shares, correlations = [], []
@@ -97,8 +100,10 @@ def bounds(curvature: pd.DataFrame) -> tuple[str, str]:
     return verdict(readings), "\n".join([evidence, *lines])
 
 
-def more_robust(comparison: pd.DataFrame, names: list[str]) -> tuple[str, str]:
+def more_robust(comparison: pd.DataFrame | None, names: list[str]) -> tuple[str, str]:
     """Judge whether the reference withstands more than these, at matched clean accuracy."""
+    if comparison is None:
+        return verdict([]), "No comparison was computed."
     rows = comparison[
         comparison["regularizer"].isin(names)
         & comparison["choice"].str.contains("matched|closest", regex=True)
@@ -140,7 +145,8 @@ def judge(cells, cost, curvature, comparison, penalties: dict) -> pd.DataFrame:
 
     Args:
         cells: table of collect.
-        cost: table of measure_cost, all datasets.
+        cost: table of measure_cost, all datasets; this and the next two are None where they were
+            not computed.
         curvature: table of collect_curvature.
         comparison: table of compare; its reference is the Hessian penalty.
         penalties: penalty of every regularizer.
@@ -164,7 +170,7 @@ def judge(cells, cost, curvature, comparison, penalties: dict) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["claim", "verdict", "evidence"])
 
 
-def markdown(claims: pd.DataFrame) -> str:
+def to_markdown(claims: pd.DataFrame) -> str:
     """Return a list of the claims, with the details of the evidence below each."""
     items = []
     for row in claims.itertuples():
@@ -173,26 +179,24 @@ def markdown(claims: pd.DataFrame) -> str:
     return "\n".join(items) + "\n"
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=Path, required=True, help="table of collect")
-    parser.add_argument("--cost", type=Path, nargs="+", required=True, help="one per dataset")
-    parser.add_argument("--curvature", type=Path, required=True, help="table of collect_curvature")
-    parser.add_argument("--comparison", type=Path, required=True, help="table of compare")
-    parser.add_argument("--penalties", type=json.loads, required=True, help="by name, as JSON")
-    parser.add_argument("--csv", type=Path, required=True, help="output, one row per claim")
-    parser.add_argument("--markdown", type=Path, required=True, help="output, to read")
-    args = parser.parse_args()
+def main(
+    cells: Input,
+    cost: list[Input],
+    curvature: list[Input],
+    comparison: list[Input],
+    *,
+    settings: Settings,
+    csv: Output,
+    markdown: Output,
+) -> None:
     claims = judge(
-        read_table(args.cells),
-        pd.concat(map(read_table, args.cost)),
-        read_table(args.curvature),
-        read_table(args.comparison),
-        args.penalties,
+        read_table(cells),
+        pd.concat(map(read_table, cost)) if cost else None,
+        *(read_table(*path) if path else None for path in (curvature, comparison)),
+        settings["penalties"],
     )
-    write_atomically(args.csv, claims.to_csv(index=False))
-    write_atomically(args.markdown, markdown(claims))
+    write_atomically(csv, claims.to_csv(index=False))
+    write_atomically(markdown, to_markdown(claims))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,15 @@
 """Measure gradient, Hessian, margin and predicted radius of one cell, per attacked test image."""
 
-import argparse
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from input_hessian.estimators import largest_eigenvalue, operator_norm
-from input_hessian.experiment.datasets import evaluation_subset, load
+from input_hessian.experiment.command import Input, Output, Settings, run
+from input_hessian.experiment.data import evaluation_images
 from input_hessian.experiment.devices import configure
-from input_hessian.experiment.errors import run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.inference import label_margin
 from input_hessian.experiment.models import load_model
@@ -55,31 +52,22 @@ def measure(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[pd.Dat
         yield pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()})
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", type=json.loads, required=True, help="the cell, as JSON")
-    parser.add_argument("--data", type=Path, required=True, help="safetensors of prepare_dataset")
-    parser.add_argument("--model", type=Path, required=True, help="safetensors of train")
-    parser.add_argument("--device", required=True, help="auto, cpu, cuda or mps")
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="output: per image, parquet")
-    args = parser.parse_args()
-
-    device = configure(args.device, args.threads)
-    if device.type == "mps":  # has no float64
-        device = torch.device("cpu")
-    test = load(args.data, "test")
-    chosen = torch.from_numpy(evaluation_subset(args.settings["images"], len(test.labels)))
-    model, status = load_model(args.model, device)
+def main(
+    data: Input, model: Input, *, settings: Settings, device: str, threads: int, curvature: Output
+) -> None:
+    place = configure(device, threads)
+    if place.type == "mps":  # has no float64
+        place = torch.device("cpu")
+    chosen = evaluation_images(data, settings["images"])
+    network, status = load_model(model, place)
     table = pd.DataFrame(columns=COLUMNS)
     if status == "finished":
         # In float64: where the softmax is nearly one-hot, float32 rounds p - y to zero.
-        images, labels = test.images[chosen].to(device).double(), test.labels[chosen].to(device)
-        table = pd.concat(measure(model.double(), images, labels), ignore_index=True)
-        table = table.assign(index=test.index[chosen], label=labels.cpu(), **args.settings["cell"])
+        images, labels = chosen.images.to(place).double(), chosen.labels.to(place)
+        table = pd.concat(measure(network.double(), images, labels), ignore_index=True)
+        table = table.assign(index=chosen.index, label=chosen.labels, **settings["cell"])
         print(f"converged: {table['converged'].mean():.4f} of {len(table)} images")
-    write_atomically(args.output, table[COLUMNS].to_parquet(index=False))
+    write_atomically(curvature, table[COLUMNS].to_parquet(index=False))
 
 
 if __name__ == "__main__":

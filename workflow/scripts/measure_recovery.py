@@ -1,20 +1,17 @@
 """Train one network and measure, on the way, how much of ||H|| each estimator finds per budget."""
 
-import argparse
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 import torch
 
-from input_hessian import regularizers
 from input_hessian.estimators import OperatorNorm, operator_norm
 from input_hessian.experiment import models
-from input_hessian.experiment.datasets import DATASETS, evaluation_subset, load
+from input_hessian.experiment.command import Input, Output, Settings, run
+from input_hessian.experiment.data import class_names, evaluation_images, load
 from input_hessian.experiment.devices import configure
-from input_hessian.experiment.errors import run
 from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.plugins import build_penalty
 from input_hessian.experiment.training import TrainingSettings, train
 from input_hessian.hessian import InputHessian
 
@@ -35,7 +32,7 @@ def estimates(
 
 
 class Measuring:
-    """A regularizer that measures at given steps, without touching the training."""
+    """A penalty that measures at given steps, without touching the training."""
 
     def __init__(self, inner, images, labels, steps: set[int], settings: dict):
         self.inner, self.images, self.labels = inner, images, labels
@@ -43,7 +40,7 @@ class Measuring:
         self.step, self.rows = 0, []
 
     def __call__(self, model, images, labels, generator):
-        """Return the inner regularizer's objective."""
+        """Return the inner penalty's objective."""
         if self.step in self.steps:
             self.measure(model)
         self.step += 1
@@ -68,45 +65,34 @@ class Measuring:
             )
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", type=json.loads, required=True, help="the cell, as JSON")
-    parser.add_argument("--recovery", type=json.loads, required=True, help="what to measure")
-    parser.add_argument("--data", type=Path, required=True, help="safetensors of prepare_dataset")
-    parser.add_argument("--device", required=True, help="auto, cpu, cuda or mps")
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="output, CSV")
-    args = parser.parse_args()
-
-    device = configure(args.device, args.threads)
-    cell = args.settings["cell"]
-    dataset = DATASETS[cell["dataset"]]
-    training = TrainingSettings(**args.settings["training"], seed=cell["seed"])
-    split, validation = load(args.data, "train"), load(args.data, "validation")
-    chosen = torch.from_numpy(evaluation_subset(args.recovery["images"], len(split.labels)))
+def main(data: Input, *, settings: Settings, device: str, threads: int, recovery: Output) -> None:
+    place = configure(device, threads)
+    cell, measured = settings["cell"], settings["recovery"]
+    training = TrainingSettings(**settings["training"], seed=cell["seed"])
+    split, validation = load(data, "train"), load(data, "validation")
+    chosen = evaluation_images(data, measured["images"], "train")
     total = training.epochs * -(-len(split.labels) // training.batch_size)
     measuring = Measuring(
-        regularizers.build(**args.settings["regularizer"]),
-        split.images[chosen].to(device),
-        split.labels[chosen].to(device),
-        {round(part * (total - 1)) for part in args.recovery["progress"]},
-        args.recovery,
+        build_penalty(**settings["penalty"]),
+        chosen.images.to(place),
+        chosen.labels.to(place),
+        {round(part * (total - 1)) for part in measured["progress"]},
+        measured,
     )
     train(
         lambda: models.build(
-            **args.settings["model"],
-            image_shape=dataset.image_shape,
-            classes=len(dataset.class_names),
+            **settings["model"],
+            image_shape=split.images.shape[1:],
+            classes=len(class_names(data)),
         ),
         measuring,
         (split.images, split.labels),
         (validation.images, validation.labels),
         training,
-        device=device,
+        device=place,
     )
     table = pd.DataFrame(measuring.rows).assign(**cell, progress=lambda t: t["step"] / total)
-    write_atomically(args.output, table.to_csv(index=False))
+    write_atomically(recovery, table.to_csv(index=False))
 
 
 if __name__ == "__main__":

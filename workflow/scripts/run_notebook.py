@@ -1,17 +1,16 @@
 """Execute the narrated notebook on one run's results and write it as one HTML file."""
 
-import argparse
 import os
 import sys
 import tempfile
-from pathlib import Path
 
 import nbformat
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 from nbformat import NotebookNode
 
-from input_hessian.experiment.errors import UserError, run
+from input_hessian.experiment.command import Input, Output, Settings, run
+from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
 
 PARAMETERS = "parameters"  # tag of the cell that sets NAME
@@ -76,23 +75,16 @@ def title(cell: NotebookNode) -> str:
     return f"{cell.get('id')!r} ({cell.source.strip().partition(chr(10))[0]})"
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--notebook", type=Path, required=True)
-    parser.add_argument("--name", required=True, help="of the configuration")
-    parser.add_argument("--output", type=Path, required=True, help="output, HTML")
-    args = parser.parse_args()
-    notebook = nbformat.read(args.notebook, as_version=4)
+def main(notebook: Input, *, settings: Settings, page: Output) -> None:
+    content = nbformat.read(notebook, as_version=4)
     try:
-        parametrize(notebook, args.name)
-        execute(notebook)
+        parametrize(content, settings)
+        execute(content)
     except UserError as error:
-        remedy = f"no {args.output.name} was written"
-        raise UserError(f"{args.notebook}: {error}; {remedy}") from None
+        raise UserError(f"{notebook}: {error}; no {page.name} was written") from None
     exporter = HTMLExporter(raw_template=PAGE)
-    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": args.name}})
-    write_atomically(args.output, page)
+    html, _ = exporter.from_notebook_node(content, {"metadata": {"name": settings["NAME"]}})
+    write_atomically(page, html)
 
 
 if __name__ == "__main__":

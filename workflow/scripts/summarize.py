@@ -1,12 +1,8 @@
 """Make the table a reader looks at first: mean and interval over seeds."""
 
-import argparse
-import json
-from pathlib import Path
-
 import pandas as pd
 
-from input_hessian.experiment.errors import run
+from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.statistics import over_seeds
 from input_hessian.experiment.table_text import NORMS, by_weight, percent
@@ -36,7 +32,7 @@ def summarize(cells: pd.DataFrame, robustness: pd.DataFrame, headline: dict) -> 
     return over_seeds(pd.concat(measured), [*KEYS, "measure"])
 
 
-def markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataFrame) -> str:
+def to_markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataFrame) -> str:
     """Return one table per dataset, each with what its numbers are."""
     blocks = []
     for dataset, rows in summary.groupby("dataset", sort=False):
@@ -65,19 +61,13 @@ def markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataFram
     return "\n".join(blocks)
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=Path, required=True, help="table of collect")
-    parser.add_argument("--robustness", type=Path, required=True, help="table of collect")
-    parser.add_argument("--headline", type=json.loads, required=True, help="radii, as JSON")
-    parser.add_argument("--csv", type=Path, required=True, help="output, numbers")
-    parser.add_argument("--markdown", type=Path, required=True, help="output, to read")
-    args = parser.parse_args()
-    cells, robustness = read_table(args.cells), read_table(args.robustness)
-    summary = summarize(cells, robustness, args.headline)
-    write_atomically(args.csv, summary.to_csv(index=False))
-    write_atomically(args.markdown, markdown(summary, cells, robustness))
+def main(
+    cells: Input, robustness: Input, *, settings: Settings, csv: Output, markdown: Output
+) -> None:
+    cell_table, accuracies = read_table(cells), read_table(robustness)
+    summary = summarize(cell_table, accuracies, settings["headline"])
+    write_atomically(csv, summary.to_csv(index=False))
+    write_atomically(markdown, to_markdown(summary, cell_table, accuracies))
 
 
 if __name__ == "__main__":

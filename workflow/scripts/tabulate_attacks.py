@@ -1,12 +1,8 @@
 """Robust accuracy of the selected cells after each attack, down to the full AutoAttack."""
 
-import argparse
-import json
-from pathlib import Path
-
 import pandas as pd
 
-from input_hessian.experiment.errors import run
+from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.statistics import over_seeds
 from input_hessian.experiment.table_text import NORMS, by_weight, percent
@@ -39,7 +35,7 @@ def tabulate(robustness: pd.DataFrame, selection: pd.DataFrame, headline: dict) 
     return over_seeds(rows, by).merge(images, on=by)
 
 
-def markdown(table: pd.DataFrame) -> str:
+def to_markdown(table: pd.DataFrame) -> str:
     """Return one block per dataset, norm and radius."""
     blocks = []
     for (dataset, norm, epsilon), rows in table.groupby(["dataset", "norm", "epsilon"], sort=False):
@@ -66,18 +62,12 @@ def markdown(table: pd.DataFrame) -> str:
     return head + "\n".join(blocks)
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--robustness", type=Path, required=True, help="table of collect")
-    parser.add_argument("--selection", type=Path, required=True, help="table of select_lam")
-    parser.add_argument("--headline", type=json.loads, required=True, help="radii, as JSON")
-    parser.add_argument("--csv", type=Path, required=True, help="output, numbers")
-    parser.add_argument("--markdown", type=Path, required=True, help="output, to read")
-    args = parser.parse_args()
-    table = tabulate(read_table(args.robustness), read_table(args.selection), args.headline)
-    write_atomically(args.csv, table.to_csv(index=False))
-    write_atomically(args.markdown, markdown(table))
+def main(
+    robustness: Input, selection: Input, *, settings: Settings, csv: Output, markdown: Output
+) -> None:
+    table = tabulate(read_table(robustness), read_table(selection), settings["headline"])
+    write_atomically(csv, table.to_csv(index=False))
+    write_atomically(markdown, to_markdown(table))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Write down where the tables come from: code, configuration, data, versions, machine, time."""
 
-import argparse
 import hashlib
 import json
 import os
@@ -13,8 +12,7 @@ import pandas as pd
 import torch
 
 from input_hessian.experiment.cells import cell_folders, selected_folders
-from input_hessian.experiment.datasets import DATASETS
-from input_hessian.experiment.errors import run
+from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.provenance import environment
 from input_hessian.experiment.tables import read_table
@@ -96,7 +94,7 @@ def table(rows: list[dict]) -> str:
     )
 
 
-def markdown(record: dict) -> str:
+def to_markdown(record: dict) -> str:
     """Return the record for readers."""
     status, written = record["cells"], record["written_by"]
     data = [
@@ -138,29 +136,26 @@ def markdown(record: dict) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=json.loads, required=True, help="as JSON")
-    parser.add_argument("--grid", type=json.loads, required=True, help="which cells, as JSON")
-    parser.add_argument("--figures", nargs="+", required=True, help="their names")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="of prepare_dataset")
-    parser.add_argument("--tables", type=Path, nargs="+", required=True, help="all of the report")
-    parser.add_argument("--json", type=Path, required=True, help="output, for programs")
-    parser.add_argument("--markdown", type=Path, required=True, help="output, to read")
-    args = parser.parse_args()
-
-    folders = cell_folders(args.grid)
+def main(
+    data: list[Input],
+    tables: list[Input],
+    *,
+    settings: Settings,
+    record: Output,
+    markdown: Output,
+) -> None:
+    grid, config = settings["grid"], settings["config"]
+    folders = cell_folders(grid)
     training = [json.loads((folder / "training.json").read_text()) for folder in folders]
     evaluation = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
-    (path,) = (path for path in args.tables if path.name == "cells.csv")
+    (path,) = (path for path in tables if path.name == "cells.csv")
     cells = read_table(path)
     here = environment(torch.device("cpu"), threads=1)
-    record = {
-        "name": args.config["name"],
-        "config": args.config,
-        "config_sha256": sha256(canonical(args.config).encode()),
-        "seeds": args.config["seeds"],
+    written = {
+        "name": config["name"],
+        "config": config,
+        "config_sha256": sha256(canonical(config).encode()),
+        "seeds": config["seeds"],
         "cells": cells["status"].value_counts().to_dict(),
         "trained_by": count_records(training),
         "attacked_by": count_records([cell["evaluated_with"] for cell in evaluation]),
@@ -175,17 +170,17 @@ def main() -> None:
             path.stem: {
                 "file": str(path),
                 "sha256": sha256(path.read_bytes()),
-                "official_md5": dict(DATASETS[path.stem].files),
+                "official_md5": json.loads(path.with_suffix(".json").read_text())["md5"],
             }
-            for path in args.data
+            for path in data
         },
-        "wall_seconds": wall_times(args.grid),
+        "wall_seconds": wall_times(grid),
         "training_seconds": describe_seconds(cells["train_seconds"]),
-        "figures": args.figures,
-        "tables": {path.name: sha256(path.read_bytes()) for path in args.tables},
+        "figures": settings["figures"],
+        "tables": {path.name: sha256(path.read_bytes()) for path in tables},
     }
-    write_atomically(args.json, json.dumps(record, indent=2) + "\n")
-    write_atomically(args.markdown, markdown(record))
+    write_atomically(record, json.dumps(written, indent=2) + "\n")
+    write_atomically(markdown, to_markdown(written))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def plugin_file(kind: str, name: str) -> Path:
     """
     folder = ROOT.joinpath(*PACKAGES[kind].split("."))
     path = Path(name) if name.endswith(".py") else folder / f"{name}.py"
-    if not path.is_file() or path.name.startswith("_"):
+    if not path.is_file() or name.startswith("_"):
         known = sorted(file.stem for file in folder.glob("[!_]*.py"))
         raise UserError(
             f"{kind}: expected one of {', '.join(known)}, or the path of a file that ends in .py, "

@@ -23,19 +23,19 @@ def parameters(script: Path) -> dict[str, str]:
     return {argument.arg: ast.unparse(argument.annotation) for argument in arguments}
 
 
-def source_files(*files: Path) -> list[Path]:
-    """Return the files of this project that the given ones import, directly or not, sorted.
+def source_files(*files: str | Path) -> list[Path]:
+    """Return the given files and those of this project that they import, directly or not, sorted.
 
-    The given files themselves are not among them.  Imports inside functions count; what is looked
-    up by name at run time (:mod:`input_hessian.experiment.plugins`) does not.
+    Imports inside functions count; what is looked up by name at run time
+    (:mod:`input_hessian.experiment.plugins`) does not.
     """
-    found = set()
-    waiting = list(files)
+    found = {Path(file).resolve() for file in files}
+    waiting = list(found)
     while waiting:
         new = set(_imports(waiting.pop())) - found
         found |= new
         waiting += new
-    return sorted(found - set(files))
+    return sorted(found)
 
 
 @cache

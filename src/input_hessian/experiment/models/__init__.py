@@ -1,15 +1,16 @@
-"""Networks of the experiment, and how they are stored.
+"""Networks of the experiment, one architecture per file, and how they are stored.
 
 All map images in [0, 1] (never normalised outside the model) to logits, image by image: no
 BatchNorm, no pooling.  The default activation is softplus, because a ReLU network's logits have no
-curvature almost everywhere.
+curvature almost everywhere.  To add an architecture, write a file with a function ``build``, here or
+anywhere else.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,84 +21,58 @@ from torch import nn
 
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.plugins import load_plugin
 
 
 class ModelFileError(UserError):
     """A model file is missing or cannot be read."""
 
 
-ACTIVATIONS: dict[str, Callable[[float], nn.Module]] = {
-    "softplus": lambda beta: nn.Softplus(beta),
-    "relu": lambda beta: nn.ReLU(),
-}
+def activation(name: str, beta: float) -> Callable[[], nn.Module]:
+    """Return what makes one activation layer.
 
+    Args:
+        name: ``"softplus"`` or ``"relu"``.
+        beta: sharpness of softplus, ``log(1 + exp(beta a)) / beta``; its second derivative is at
+            most ``beta / 4``.  Ignored by relu.
 
-def cnn(image_shape: tuple[int, int, int], classes: int, width: int, activation: Callable):
-    """Conv ``width`` - conv ``2 width`` (5x5, stride 2) - fully connected 100 - logits."""
-    channels, height, breadth = image_shape
-    for _ in range(
-        2
-    ):  # each 5x5 convolution with stride 2 and padding 2 halves the side, rounded up
-        height, breadth = math.ceil(height / 2), math.ceil(breadth / 2)
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 5, stride=2, padding=2),
-        activation(),
-        nn.Conv2d(width, 2 * width, 5, stride=2, padding=2),
-        activation(),
-        nn.Flatten(),
-        nn.Linear(2 * width * height * breadth, 100),
-        activation(),
-        nn.Linear(100, classes),
-    )
-
-
-def mlp(image_shape: tuple[int, int, int], classes: int, width: int, activation: Callable):
-    """Two hidden layers of ``width`` units."""
-    return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(math.prod(image_shape), width),
-        activation(),
-        nn.Linear(width, width),
-        activation(),
-        nn.Linear(width, classes),
-    )
-
-
-ARCHITECTURES = {"cnn": cnn, "mlp": mlp}
+    Raises:
+        UserError: for an unknown activation, or a beta that is not above 0.
+    """
+    if name not in ("softplus", "relu"):
+        raise UserError(f"activation: expected softplus or relu, got {name!r}")
+    if not beta > 0:
+        raise UserError(f"beta: expected a number above 0, got {beta}")
+    return nn.ReLU if name == "relu" else lambda: nn.Softplus(beta)
 
 
 def build(
-    *,
-    architecture: str,
-    width: int,
-    activation: str,
-    beta: float,
-    image_shape: tuple[int, int, int],
-    classes: int,
-) -> nn.Sequential:
+    *, architecture: str, image_shape: Sequence[int], classes: int, **options: Any
+) -> nn.Module:
     """Return a freshly initialised network (PyTorch's default initialisation, global generator).
 
     Args:
-        architecture: ``"cnn"`` or ``"mlp"``.
-        width: channels of the first convolution, or units of a hidden layer.
-        activation: ``"softplus"`` or ``"relu"``.
-        beta: sharpness of softplus, ``log(1 + exp(beta a)) / beta``; its second derivative is at
-            most ``beta / 4``.  Ignored by relu.
+        architecture: a file of this package, or the path of one's own; its ``build`` makes the
+            network.
         image_shape: ``(channels, height, width)`` in pixels.
         classes: number of logits.
+        options: keywords of that ``build``.
 
     Raises:
-        UserError: for an unknown architecture or activation.
+        UserError: for an unknown architecture, or options that do not fit it.
     """
-    if architecture not in ARCHITECTURES:
+    module = load_plugin("architecture", architecture)
+    make = getattr(module, "build", None)
+    if make is None:
+        raise UserError(f"architecture: expected a function build in {module.__file__}, found none")
+    try:
+        inspect.signature(make).bind(tuple(image_shape), classes, **options)
+    except TypeError as error:
+        allowed = list(inspect.signature(make).parameters)[2:]
         raise UserError(
-            f"architecture: expected one of {', '.join(ARCHITECTURES)}, got {architecture!r}"
-        )
-    if activation not in ACTIVATIONS:
-        raise UserError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-    return ARCHITECTURES[architecture](
-        tuple(image_shape), classes, width, lambda: ACTIVATIONS[activation](beta)
-    )
+            f"model: {error}; {architecture} takes the options {', '.join(allowed)}"
+        ) from None
+    return make(tuple(image_shape), classes, **options)
 
 
 def save_model(
@@ -113,22 +88,38 @@ def save_model(
     write_atomically(path, content)
 
 
+def read_settings(path: str | Path) -> tuple[dict[str, Any], str]:
+    """Return the keywords of :func:`build` and the status that :func:`save_model` wrote.
+
+    Raises:
+        ModelFileError: if the file is missing, truncated or not one of ours.
+    """
+    settings, _ = _read(path)
+    return settings, settings.pop("status")
+
+
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, str]:
     """Return the network of a file that :func:`save_model` wrote, for evaluation, and its status.
 
     Raises:
         ModelFileError: if the file is missing, truncated or not one of ours.
     """
+    settings, state = _read(path)
+    status = settings.pop("status")
+    model = build(**settings)
+    model.load_state_dict(state)
+    return model.to(device).eval().requires_grad_(False), status
+
+
+def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             settings = json.loads(file.metadata()["model"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        status = settings.pop("status")
+        settings["status"]
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise ModelFileError(
             f"{path}: expected a model written by this pipeline ({error}); delete it and run "
             "snakemake again"
         ) from error
-    model = build(**settings)
-    model.load_state_dict(state)
-    return model.to(device).eval().requires_grad_(False), status
+    return settings, state

@@ -12,7 +12,7 @@ import time
 import pandas as pd
 import pytest
 import yaml
-from conftest import ENVIRONMENT
+from helpers.repository import ENVIRONMENT
 
 pytestmark = pytest.mark.slow
 

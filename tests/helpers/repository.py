@@ -1,4 +1,4 @@
-"""Real Snakemake runs in a copy of the working tree."""
+"""A copy of the working tree in which Snakemake really runs."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,10 +67,8 @@ class Repository:
         counts = {rule: int(count) for rule, count in map(str.split, table.splitlines())}
         return {rule: n for rule, n in counts.items() if rule not in ("all", "total")}
 
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory):
-    """The demo, computed whole by the README's command; tests leave its files as they were."""
-    repository = Repository(copy_tree(tmp_path_factory.mktemp("clone")))
-    repository.output = repository.snakemake("--cores", "all").stdout
-    return repository
+    def write_config(self, name: str, **changes) -> tuple[str, str]:
+        """Write a configuration of its own, named after its file; return the option that takes it."""
+        path = self.path / "config" / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({"name": name} | changes, sort_keys=False))
+        return "--configfile", f"config/{name}.yaml"
