@@ -3,17 +3,8 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
-from input_hessian.experiment.plotting import (
-    NORMS,
-    headline_grid,
-    legend_below,
-    nothing_to_draw,
-    of_seeds,
-    regularizer_styles,
-    save,
-    with_lam,
-)
 from input_hessian.experiment.tables import read_table
 
 # Each of these attacks every image, whatever the others found ...
@@ -50,11 +41,14 @@ def above_worst_case(table: pd.DataFrame) -> pd.DataFrame:
 def main(table: Input, *, png: Output, pdf: Output) -> None:
     accuracies = read_table(table)
     if accuracies.empty:
-        return nothing_to_draw(png, pdf)
+        return plotting.nothing_to_draw(png, pdf)
     wide = above_worst_case(accuracies)
-    styles = regularizer_styles(wide["regularizer"])
+    styles = plotting.regularizer_styles(wide["regularizer"])
     headline = {
-        dataset: {norm: list(rows.loc[rows["norm"] == norm, "epsilon"].unique()) for norm in NORMS}
+        dataset: {
+            norm: list(rows.loc[rows["norm"] == norm, "epsilon"].unique())
+            for norm in plotting.NORMS
+        }
         for dataset, rows in wide.groupby("dataset", sort=False)
     }
     # The cells of a dataset from top to bottom.
@@ -64,7 +58,7 @@ def main(table: Input, *, png: Output, pdf: Output) -> None:
     largest = max(wide[list(ATTACKS)].max().max(), 1)
     ticks = [tick for tick in (0, 1, 3, 10, 30, 100) if tick <= 1.3 * largest]
     shown = [attack for attack in ATTACKS if wide[attack].notna().any()]
-    height = (sum(0.36 * n + 0.75 for n in tallest) + 0.7) / len(headline)
+    height = (sum(0.36 * n + 0.85 for n in tallest)) / len(headline)
 
     def draw(data, **_):
         axes = plt.gca()
@@ -74,13 +68,12 @@ def main(table: Input, *, png: Output, pdf: Output) -> None:
             y = rows["y"] + 0.62 * (place / (len(ATTACKS) - 1) - 0.5)
             colours = [styles[name]["color"] for name in rows["regularizer"]]
             axes.hlines(y, 0, rows[attack], colours, lw=0.8, alpha=0.5)
-            inside = "white" if attack in ALONE else colours
             axes.scatter(
                 rows[attack],
                 y,
-                16,
-                inside,
-                marker,
+                s=16,
+                marker=marker,
+                color="white" if attack in ALONE else colours,
                 edgecolors=colours,
                 lw=0.9,
                 clip_on=False,
@@ -89,7 +82,7 @@ def main(table: Input, *, png: Output, pdf: Output) -> None:
         for y, worst in zip(data["y"], data[WORST], strict=True):
             axes.text(1.02, y, f"{worst:.1f}", transform=axes.get_yaxis_transform(), va="center")
         here = data.drop_duplicates("y").sort_values("y")
-        names = here["regularizer"].combine(here["lam"], with_lam)
+        names = here["regularizer"].combine(here["lam"], plotting.with_lam)
         axes.set_yticks(here["y"], names)
         axes.set_ylim(here["y"].max() + 0.6, -0.6)
         axes.set_xscale("symlog", linthresh=1)
@@ -98,7 +91,7 @@ def main(table: Input, *, png: Output, pdf: Output) -> None:
         axes.minorticks_off()
         axes.grid(axis="y", visible=False)
 
-    grid = headline_grid(
+    grid = plotting.headline_grid(
         wide,
         headline,
         sharey="row",
@@ -113,13 +106,19 @@ def main(table: Input, *, png: Output, pdf: Output) -> None:
     ]
     for attack, handle in zip(shown, handles, strict=True):
         handle.set_markerfacecolor("white" if attack in ALONE else "0.2")
-    legend_below(grid.figure, handles, title="hollow: alone; filled: after all before it")
-    grid.figure.suptitle(
+    title = (
         f"What each attack overlooks (n = {accuracies['images'].max()} test images, "
-        f"{of_seeds(accuracies['seeds'].max())})\n"
+        f"{plotting.of_seeds(accuracies['seeds'].max())})\n"
         "right: robust accuracy in percent, worst case over all attacks"
     )
-    save(grid.figure, png, pdf)
+    plotting.save(
+        grid.figure,
+        png,
+        pdf,
+        title=title,
+        handles=handles,
+        legend_title="hollow: alone; filled: after all before it",
+    )
 
 
 if __name__ == "__main__":

@@ -6,16 +6,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.lines import Line2D
 
+from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
-from input_hessian.experiment.plotting import (
-    DATASETS,
-    NORMS,
-    legend_below,
-    nothing_to_draw,
-    regularizer_styles,
-    save,
-    with_lam,
-)
 from input_hessian.experiment.tables import read_table
 
 LINES = {
@@ -29,18 +21,18 @@ def main(
 ) -> None:
     tables = [table for table in map(pd.read_parquet, certificates) if not table.empty]
     if not tables:
-        return nothing_to_draw(png, pdf)
-    styles = regularizer_styles(read_table(cells)["regularizer"])
+        return plotting.nothing_to_draw(png, pdf)
+    styles = plotting.regularizer_styles(read_table(cells)["regularizer"])
     images = pd.concat(tables)
     found = images["distance"]
     found = found[np.isfinite(found) & (found > 0)]
     largest = found.quantile(0.99) if len(found) else 1
-    names = images["regularizer"].combine(images["lam"], with_lam).rename("cell")
+    names = images["regularizer"].combine(images["lam"], plotting.with_lam).rename("cell")
     colours = dict(
         zip(names, images["regularizer"].map(lambda name: styles[name]["color"]), strict=True)
     )
 
-    figure, axes = plt.subplots(figsize=(5.2, 4))
+    figure, axes = plt.subplots(figsize=(5.2, 3.1))
     for column, (line, _) in LINES.items():
         # Finite: of an image that nothing broke, seaborn would drop the distance.
         radii = images[column].clip(upper=2 * largest)
@@ -56,14 +48,13 @@ def main(
         axes.get_legend().remove()
     handles = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
     handles += [Line2D([], [], color="0.4", ls=line, label=label) for line, label in LINES.values()]
-    legend_below(figure, handles, columns=2)
-    axes.set(xlabel=f"{NORMS['l2']} radius (pixel units)", ylabel="Robust accuracy (%)")
+    axes.set(xlabel=f"{plotting.NORMS['l2']} radius (pixel units)", ylabel="Robust accuracy (%)")
     axes.set(xlim=(0, largest), ylim=(-2, 102))
-    axes.set_title(
-        f"{DATASETS.get(dataset, dataset)}: certified and attacked accuracy of a small smooth MLP\n"
+    title = (
+        f"{plotting.dataset_title(dataset)}: certified and attacked accuracy of a small smooth MLP\n"
         f"n = {max(map(len, tables))} test images, 1 seed"
     )
-    save(figure, png, pdf)
+    plotting.save(figure, png, pdf, title=title, handles=handles, columns=2)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 import pandas as pd
 import seaborn as sns
 
+from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
-from input_hessian.experiment.plotting import DATASETS, regularizer_styles, save
 from input_hessian.experiment.tables import read_table
 
 
@@ -23,14 +23,16 @@ def main(cost: list[Input], *, png: Output, pdf: Output) -> None:
         y="regularizer",
         col="dataset",
         hue="regularizer",
-        palette={name: style["color"] for name, style in regularizer_styles(names).items()},
+        palette={
+            name: style["color"] for name, style in plotting.regularizer_styles(names).items()
+        },
         alpha=0.5,
         estimator="median",
         errorbar=("pi", 50),
         capsize=0.2,
         err_kws={"color": "black", "lw": 1},
-        height=0.3 * len(names) + 1.2,
-        aspect=3.3 / (0.3 * len(names) + 1.2),
+        height=0.3 * len(names) + 0.8,
+        aspect=3.3 / (0.3 * len(names) + 0.8),
         legend=False,
     )
     for dataset, axes in grid.axes_dict.items():
@@ -43,14 +45,14 @@ def main(cost: list[Input], *, png: Output, pdf: Output) -> None:
                 transform=axes.get_yaxis_transform(),
                 va="center",
             )
-        axes.set_title(f"{DATASETS.get(dataset, dataset)} (1x = {plain[dataset].median():.1f} ms)")
+        axes.set_title(f"{plotting.dataset_title(dataset)} (1x = {plain[dataset].median():.1f} ms)")
         axes.grid(axis="y", visible=False)
     grid.set_axis_labels("Time relative to plain training", "")
-    grid.figure.suptitle(
+    title = (
         f"Time of one training step, batch of {table['batch_size'].iloc[0]}:\n"
         f"median and quartiles of {table['round'].nunique()} rounds"
     )
-    save(grid.figure, png, pdf)
+    plotting.save(grid.figure, png, pdf, title=title)
 
 
 if __name__ == "__main__":

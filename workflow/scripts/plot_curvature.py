@@ -6,14 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import gmean
 
+from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
-from input_hessian.experiment.plotting import (
-    DATASETS,
-    nothing_to_draw,
-    regularizer_styles,
-    save,
-    with_lam,
-)
 from input_hessian.experiment.tables import read_table
 
 MEASURES = {
@@ -26,23 +20,25 @@ BOX = {"whislo": "q05", "q1": "q25", "med": "median", "q3": "q75", "whishi": "q9
 
 def main(curvature: Input, *, dataset: str, png: Output, pdf: Output) -> None:
     table = read_table(curvature)
-    styles = regularizer_styles(table["regularizer"])  # of all datasets, as in the other figures
+    styles = plotting.regularizer_styles(
+        table["regularizer"]
+    )  # of all datasets, as in the other figures
     table = table[table["dataset"] == dataset]
     if table.empty:
-        return nothing_to_draw(png, pdf)
+        return plotting.nothing_to_draw(png, pdf)
     cells = {key: rows for key, rows in table.groupby(["regularizer", "lam"], sort=False)}
     # A gap after each regularizer, so that its λ read as one group.
     gaps = np.cumsum([0, *(0.6 * (a[0] != b[0]) for a, b in itertools.pairwise(cells))])
     heights = -(np.arange(len(cells)) + gaps)
 
-    figure, grid = plt.subplots(1, 2, figsize=(7, 0.2 * (len(cells) + gaps[-1]) + 1.1), sharey=True)
+    figure, grid = plt.subplots(1, 2, figsize=(7, 0.2 * (len(cells) + gaps[-1]) + 0.8), sharey=True)
     for axes, (measure, label) in zip(grid, MEASURES.items(), strict=True):
         for height, ((name, lam), rows) in zip(heights, cells.items(), strict=True):
             # The geometric mean over seeds.
             box = {part: gmean(rows[f"{measure}_{q}"]) for part, q in BOX.items()}
             colour = {"color": styles[name]["color"]}
             axes.bxp(
-                [box | {"label": with_lam(name, lam)}],
+                [box | {"label": plotting.with_lam(name, lam)}],
                 positions=[height],
                 orientation="horizontal",
                 widths=0.6,
@@ -57,12 +53,12 @@ def main(curvature: Input, *, dataset: str, png: Output, pdf: Output) -> None:
         axes.grid(axis="y", visible=False)
     seeds = table["seed"].nunique()
     mean = f", geometric mean over {seeds} seeds" if seeds > 1 else ""
-    figure.suptitle(
-        f"{DATASETS.get(dataset, dataset)}: input gradient and Hessian of the loss at "
+    title = (
+        f"{plotting.dataset_title(dataset)}: input gradient and Hessian of the loss at "
         f"n = {table['n'].max()} test images\n"
         f"line: median image, box: 25% to 75%, whiskers: 5% to 95%{mean}"
     )
-    save(figure, png, pdf)
+    plotting.save(figure, png, pdf, title=title)
 
 
 if __name__ == "__main__":

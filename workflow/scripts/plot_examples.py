@@ -6,16 +6,9 @@ import math
 import matplotlib.pyplot as plt
 from safetensors.torch import load_file
 
+from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
 from input_hessian.experiment.data import class_names
-from input_hessian.experiment.plotting import (
-    DATASETS,
-    NORMS,
-    nothing_to_draw,
-    save,
-    show_image,
-    with_lam,
-)
 
 
 def main(
@@ -32,22 +25,22 @@ def main(
     cells = [json.loads(path.read_text()) for path in training]
     # A diverged cell has no examples.
     rows = [
-        (with_lam(cell["regularizer"], cell["lam"]).replace(", ", "\n"), tensors)
+        (plotting.with_lam(cell["regularizer"], cell["lam"]).replace(", ", "\n"), tensors)
         for cell, tensors in zip(cells, map(load_file, examples), strict=True)
         if f"pgd_{norm}_images" in tensors
     ]
     if not rows:
-        return nothing_to_draw(png, pdf)
+        return plotting.nothing_to_draw(png, pdf)
     images, labels = rows[0][1]["images"], rows[0][1]["labels"]
     figure, grid = plt.subplots(
         len(rows) + 1,
         len(labels),
-        figsize=(0.78 * len(labels) + 0.9, 1.06 * (len(rows) + 1) + 0.4),
+        figsize=(0.78 * len(labels) + 0.9, 1.06 * (len(rows) + 1)),
         squeeze=False,
     )
     small = {"fontsize": 7, "pad": 2}
     for axes, image, label in zip(grid[0], images, labels, strict=True):
-        show_image(axes, image, names[label], **small)
+        plotting.show_image(axes, image, names[label], **small)
     grid[0][0].set_ylabel("clean", fontsize=7)
     for line, (name, tensors) in zip(grid[1:], rows, strict=True):
         line[0].set_ylabel(name, fontsize=7)
@@ -58,12 +51,12 @@ def main(
                 title, colour = f"already\n{names[seen]}", "0.5"
             elif epsilon == math.inf:
                 title, colour = "withstands\nall", "tab:blue"
-            show_image(axes, image, title, color=colour, **small)
-    figure.suptitle(
-        f"{DATASETS.get(dataset, dataset)}: PGD, smallest {NORMS[norm]} radius ε tried that\n"
+            plotting.show_image(axes, image, title, color=colour, **small)
+    title = (
+        f"{plotting.dataset_title(dataset)}: PGD, smallest {plotting.NORMS[norm]} radius ε tried that\n"
         "fools the network, and the class it then predicts"
     )
-    save(figure, png, pdf)
+    plotting.save(figure, png, pdf, title=title)
 
 
 if __name__ == "__main__":

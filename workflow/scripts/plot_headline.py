@@ -3,18 +3,8 @@
 import pandas as pd
 import seaborn as sns
 
+from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
-from input_hessian.experiment.plotting import (
-    DATASETS,
-    NORMS,
-    SUMMARY,
-    by_regularizer,
-    interval_name,
-    legend_below,
-    nothing_to_draw,
-    save,
-    summary,
-)
 from input_hessian.experiment.statistics import over_seeds
 from input_hessian.experiment.tables import read_table
 
@@ -51,47 +41,61 @@ def main(robustness: Input, selection: Input, *, reference: str, png: Output, pd
     table, choice = read_table(robustness), read_table(selection)
     curves = selected_curves(table, choice)
     if curves.empty:
-        return nothing_to_draw(png, pdf)
+        return plotting.nothing_to_draw(png, pdf)
     datasets = [name for name in choice["dataset"].unique() if name in set(curves["dataset"])]
     names = labels(curves, datasets)
     shown = [name for name in choice["regularizer"].unique() if name in names]
     grid = sns.relplot(
-        summary(curves),
+        plotting.summary(curves),
         kind="line",
         x="epsilon",
         y="value",
         row="norm",
-        row_order=[norm for norm in NORMS if norm in set(curves["norm"])],
+        row_order=[norm for norm in plotting.NORMS if norm in set(curves["norm"])],
         col="dataset",
         col_order=datasets,
         size="regularizer",
         sizes={name: 2.6 if name == reference else 1.3 for name in shown},
-        height=2.5,
-        aspect=1.4,
+        height=2.7,
+        aspect=max(3.4, 5.2 / len(datasets)) / 2.7,
         facet_kws={"sharex": False, "legend_out": False},
-        **by_regularizer(shown),
-        **SUMMARY,
+        **plotting.by_regularizer(shown),
+        **plotting.SUMMARY,
     )
-    for (norm, dataset), axes in grid.axes_dict.items():
-        axes.set(
-            title=DATASETS.get(dataset, dataset), xlabel=f"{NORMS[norm]} radius ε (pixel units)"
-        )
-    grid.set(ylim=(-2, 102), ylabel="Robust accuracy (%)")
-    for axes in grid.axes.flat:
-        axes.set_xlim(left=0)
-    for text in grid.legend.texts:
-        text.set_text(names[text.get_text()])
-    title = "λ chosen on validation images"
+    for (norm, _), axes in grid.axes_dict.items():
+        axes.set_xlabel(f"{plotting.NORMS[norm]} radius ε (pixel units)")
+        for line in axes.lines:
+            line.set_zorder(2 + (line.get_linewidth() > 2))  # the reference above the others
+    grid.set(
+        title="",
+        xlim=(0, None),
+        ylim=(-2, 102),
+        yticks=range(0, 101, 20),
+        ylabel="Robust accuracy (%)",
+    )
+    for axes, dataset in zip(grid.axes[0], datasets, strict=True):
+        axes.set_title(plotting.dataset_title(dataset), fontsize=11)
+    handles = plotting.legend_handles(grid)
+    for handle in handles:
+        handle.set_label(names[handle.get_label()])
+    chosen = "λ chosen on validation images"
     if any(" / " in name for name in names.values()):
-        title += f" ({' / '.join(DATASETS.get(dataset, dataset) for dataset in datasets)})"
-    legend_below(grid, columns=1 + len(datasets), title=title)
+        chosen += f" ({' / '.join(plotting.dataset_title(dataset) for dataset in datasets)})"
     seeds = curves["seeds"].max()
-    band = f"mean, band: {interval_name(seeds)}" if seeds > 1 else "1 seed"
-    grid.figure.suptitle(
-        f"Robust accuracy, worst case over AutoAttack and all other attacks\n"
+    band = f"mean, band: {plotting.interval_name(seeds)}" if seeds > 1 else "1 seed"
+    title = (
+        "Robust accuracy, worst case over AutoAttack and all other attacks\n"
         f"n = {table['n'].max()} test images; {band}"
     )
-    save(grid.figure, png, pdf)
+    plotting.save(
+        grid.figure,
+        png,
+        pdf,
+        title=title,
+        handles=handles,
+        columns=1 + len(datasets),
+        legend_title=chosen,
+    )
 
 
 if __name__ == "__main__":

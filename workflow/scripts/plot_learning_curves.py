@@ -3,21 +3,14 @@
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
+from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
-from input_hessian.experiment.plotting import (
-    DATASETS,
-    by_lam,
-    legend_below,
-    nothing_to_draw,
-    of_seeds,
-    save,
-)
 from input_hessian.experiment.tables import read_table
 
 MEASURES = {
     "accuracy": "Training accuracy (%)",
     "validation_accuracy": "Validation accuracy (%)",
-    "penalty": "λ × penalty (nats)",
+    "penalty": "Penalty term (nats)",
 }
 
 
@@ -25,9 +18,9 @@ def main(curves: Input, *, dataset: str, png: Output, pdf: Output) -> None:
     table = read_table(curves)
     table = table[table["dataset"] == dataset].copy()
     if table.empty:
-        return nothing_to_draw(png, pdf)
+        return plotting.nothing_to_draw(png, pdf)
     table[["accuracy", "validation_accuracy"]] *= 100
-    colours = by_lam(table)
+    colours = plotting.by_lam(table)
     grid = sns.relplot(
         table.melt(["regularizer", "λ", "seed", "epoch"], list(MEASURES), "measure"),
         kind="line",
@@ -37,10 +30,11 @@ def main(curves: Input, *, dataset: str, png: Output, pdf: Output) -> None:
         col="measure",
         errorbar=("pi", 100),  # lowest to highest seed
         marker="o" if table["epoch"].nunique() == 1 else None,
-        height=1.4,
-        aspect=1.6,
+        height=1.25,
+        aspect=1.8,
         facet_kws={"sharey": "col", "legend_out": False, "margin_titles": True},
         **colours,
+        **plotting.BAND,
     )
     grid.set_titles(row_template="{row_name}", col_template="")
     grid.set_xlabels("Epoch")
@@ -48,11 +42,12 @@ def main(curves: Input, *, dataset: str, png: Output, pdf: Output) -> None:
         axes.set_title(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     grid.set_ylabels("")
-    legend_below(grid)
     seeds = table["seed"].nunique()
     band = "mean, band: lowest to highest of " if seeds > 1 else ""
-    grid.figure.suptitle(f"{DATASETS.get(dataset, dataset)} ({band}{of_seeds(seeds)})")
-    save(grid.figure, png, pdf)
+    title = f"{plotting.dataset_title(dataset)} ({band}{plotting.of_seeds(seeds)})"
+    plotting.save(
+        grid.figure, png, pdf, title=title, handles=plotting.legend_handles(grid), columns=5
+    )
 
 
 if __name__ == "__main__":

@@ -7,19 +7,12 @@ import numpy as np
 import torch
 
 from input_hessian.estimators import largest_eigenvalue
+from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
 from input_hessian.experiment.data import class_names, evaluation_subset, load
 from input_hessian.experiment.devices import configure
 from input_hessian.experiment.inference import label_margin, predict
 from input_hessian.experiment.models import load_model
-from input_hessian.experiment.plotting import (
-    DATASETS,
-    NORMS,
-    nothing_to_draw,
-    save,
-    show_image,
-    with_lam,
-)
 from input_hessian.experiment.surface import loss_slice, plane
 from input_hessian.layerwise import derivatives
 from input_hessian.vectors import normalize
@@ -74,9 +67,9 @@ def main(
         model, status = load_model(path, device)
         if status == "finished":
             cell = json.loads(record.read_text())
-            cells.append((with_lam(cell["regularizer"], cell["lam"]), model.double()))
+            cells.append((plotting.with_lam(cell["regularizer"], cell["lam"]), model.double()))
     if not cells:
-        return nothing_to_draw(png, pdf)
+        return plotting.nothing_to_draw(png, pdf)
     test = load(data, "test")
     chosen = torch.from_numpy(evaluation_subset(images, len(test.labels)))
     candidates, labels = test.images[chosen].double(), test.labels[chosen]
@@ -92,12 +85,12 @@ def main(
     figure, grid = plt.subplots(
         rows,
         columns,
-        figsize=(1.65 * columns + 0.9, 1.95 * rows + 0.9),
+        figsize=(1.65 * columns + 0.9, 1.95 * rows + 0.6),
         squeeze=False,
         layout="constrained",
     )
     first, *panels = grid.flat
-    show_image(first, image, f"the image:\n{class_names(data)[label]}", fontsize=8)
+    plotting.show_image(first, image, f"the image:\n{class_names(data)[label]}", fontsize=8)
     for k, (axes, (name, model)) in enumerate(zip(panels, cells, strict=False)):
         found, cosine = surface(model, image, label, offsets)
         print(f"{name}: |cos(g, top eigenvector)| = {cosine:.4f}")
@@ -131,12 +124,12 @@ def main(
     bar.set_label("Loss of the label (nats)", fontsize=8)
     figure.supxlabel("Along the gradient (pixel units)")
     circles = ", ".join(f"{radius:g}" for radius in radii)
-    dashed = f"; dashed: {NORMS['l2']} radius {circles}" if radii else ""
-    figure.suptitle(
-        f"{DATASETS.get(dataset, dataset)}: loss around one test image\n"
+    dashed = f"; dashed: {plotting.NORMS['l2']} radius {circles}" if radii else ""
+    title = (
+        f"{plotting.dataset_title(dataset)}: loss around one test image\n"
         f"red: the prediction changes{dashed}"
     )
-    save(figure, png, pdf)
+    plotting.save(figure, png, pdf, title=title)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 import seaborn as sns
 
+from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
-from input_hessian.experiment.plotting import DATASETS, legend_below, nothing_to_draw, save
 from input_hessian.experiment.tables import read_table
 
 TITLES = {
@@ -20,10 +20,10 @@ def main(masking: Input, *, png: Output, pdf: Output) -> None:
     table = read_table(masking)
     table = table[table["check"].isin(list(TITLES))]
     if table.empty:
-        return nothing_to_draw(png, pdf)
+        return plotting.nothing_to_draw(png, pdf)
     table = table.assign(
         value=100 * table["value"],
-        dataset=table["dataset"].map(lambda name: DATASETS.get(name, name)),
+        dataset=table["dataset"].map(plotting.dataset_title),
     )
     names, datasets = list(table["regularizer"].unique()), list(table["dataset"].unique())
     place = {"x": "value", "y": "regularizer", "order": names, "hue": "dataset"}
@@ -36,23 +36,21 @@ def main(masking: Input, *, png: Output, pdf: Output) -> None:
         marker="$\\circ$",
         height=0.28 * len(names) + 1.4,
         aspect=1.6 / (0.28 * len(names) + 1.4),
-        clip_on=False,
         legend_out=False,
         **place,
     )
     for check, axes in grid.axes_dict.items():
         found = table[table["check"] == check]
         axes.axvline(100 * found["threshold"].max(), color="0.3", lw=0.8, ls=":")
-        sns.stripplot(found[found["flagged"]], ax=axes, legend=False, clip_on=False, **place)
+        sns.stripplot(found[found["flagged"]], ax=axes, legend=False, **place)
         axes.set_xscale("symlog", linthresh=0.5, linscale=0.5)
-        axes.set_xlim(0, 100)
+        axes.set_xlim(-0.15, 160)
         axes.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
         axes.minorticks_off()
         axes.set_title(TITLES[check], fontsize=8)
-    grid.set_axis_labels("", "")
-    grid.figure.supxlabel("Share of the images checked (%); dotted: threshold; filled: flagged")
-    legend_below(grid, loc="outside upper center")
-    save(grid.figure, png, pdf)
+    grid.set_axis_labels("Images (%)", "")
+    title = "Checks for gradient masking, a circle per network\ndotted: threshold; filled: flagged"
+    plotting.save(grid.figure, png, pdf, title=title, handles=plotting.legend_handles(grid))
 
 
 if __name__ == "__main__":

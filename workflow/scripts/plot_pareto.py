@@ -2,16 +2,8 @@
 
 import matplotlib.pyplot as plt
 
+from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, Settings, run
-from input_hessian.experiment.plotting import (
-    crosses,
-    headline_grid,
-    interval_name,
-    legend_below,
-    nothing_to_draw,
-    regularizer_styles,
-    save,
-)
 from input_hessian.experiment.statistics import over_seeds
 from input_hessian.experiment.tables import CELL, read_table
 
@@ -22,8 +14,8 @@ def main(cells: Input, robustness: Input, *, settings: Settings, png: Output, pd
         trained[[*CELL, "test_accuracy", "test_low", "test_high"]]
     )
     if table.empty:
-        return nothing_to_draw(png, pdf)
-    styles = regularizer_styles(trained["regularizer"])
+        return plotting.nothing_to_draw(png, pdf)
+    styles = plotting.regularizer_styles(trained["regularizer"])
     lams = table.groupby("regularizer")["lam"].agg(["min", "max"])
     labels = {"none": "none"}
     for name, low, high in lams.drop("none", errors="ignore").itertuples():
@@ -35,24 +27,29 @@ def main(cells: Input, robustness: Input, *, settings: Settings, png: Output, pd
             rows = rows.sort_values("lam")
             x = over_seeds(rows, ["lam"], "test_accuracy", "test_low", "test_high")
             y, style = 100 * over_seeds(rows, ["lam"]), styles[name]
-            crosses(plt.gca(), 100 * x, y, **style)
+            plotting.crosses(plt.gca(), 100 * x, y, **style)
             largest = 7 if name != "none" else None
             plt.plot(100 * x["mean"].iloc[-1], y["mean"].iloc[-1], ms=largest, **style)
             handles[name] = plt.Line2D([], [], label=labels[name], **style)
         plt.margins(0.12)
 
-    grid = headline_grid(
+    grid = plotting.headline_grid(
         table, settings["headline"], sharex="row", sharey=False, height=2.3, aspect=1.1
     )
     grid.map_dataframe(draw).set_axis_labels("Clean accuracy (%)", "Robust accuracy (%)")
-    # In the order of the run: a regularizer may be missing from the first dataset.
-    legend_below(grid.figure, [handles[name] for name in styles if name in handles], columns=3)
-    grid.figure.suptitle(
-        "Clean accuracy (all test images) and robust accuracy "
-        f"(n = {table['n'].max()}, worst case over all attacks)\n"
-        f"large marker: largest λ; bars: {interval_name(table['seed'].nunique())}"
+    title = (
+        "Robust accuracy (worst case over all attacks of the norm,\n"
+        f"n = {table['n'].max()} test images) against clean accuracy\n"
+        f"large marker: largest λ; bars: {plotting.interval_name(table['seed'].nunique())}"
     )
-    save(grid.figure, png, pdf)
+    plotting.save(
+        grid.figure,
+        png,
+        pdf,
+        title=title,
+        handles=[handles[name] for name in styles if name in handles],
+        columns=3,
+    )
 
 
 if __name__ == "__main__":

@@ -4,15 +4,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
-from input_hessian.experiment.plotting import (
-    DATASETS,
-    NORMS,
-    nothing_to_draw,
-    regularizer_styles,
-    save,
-    with_lam,
-)
 from input_hessian.experiment.results import broken_images, compare_radius, with_distance
 from input_hessian.experiment.tables import read_table
 
@@ -33,9 +26,11 @@ def main(
         for paths in zip(curvature, perturbations, strict=True)
     )
     if images.empty:
-        return nothing_to_draw(png, pdf, reason="no image was classified correctly and broken")
+        return plotting.nothing_to_draw(
+            png, pdf, reason="no image was classified correctly and broken"
+        )
     # Colours as in the other figures: by the order of all regularizers.
-    styles = regularizer_styles(read_table(table)["regularizer"])
+    styles = plotting.regularizer_styles(read_table(table)["regularizer"])
     predicted, distance = images["predicted_radius"], images["distance"]
     predicted_most = predicted[(predicted > 0) & np.isfinite(predicted)].quantile([0.005, 0.995])
     # One range for both axes would hide the cloud: predictions span more decades.
@@ -50,7 +45,7 @@ def main(
         images.assign(
             distance=distance.clip(*x_limits),
             predicted_radius=predicted.clip(*y_limits),
-            cell=images["regularizer"].combine(images["lam"], with_lam),
+            cell=images["regularizer"].combine(images["lam"], plotting.with_lam),
         ),
         x="distance",
         y="predicted_radius",
@@ -80,13 +75,13 @@ def main(
             fontsize=8,
         )
     grid.set_axis_labels("", "")
-    grid.figure.supxlabel(f"Smallest {NORMS['l2']} perturbation found (pixel units)")
+    grid.figure.supxlabel(f"Smallest {plotting.NORMS['l2']} perturbation found (pixel units)")
     grid.figure.supylabel("Radius predicted (pixel units)")
-    grid.figure.suptitle(
-        f"{DATASETS.get(dataset, dataset)}: radius that the quadratic model\n"
+    title = (
+        f"{plotting.dataset_title(dataset)}: radius that the quadratic model\n"
         "predicts for each test image\n(dashed: equal; below it the bound holds)"
     )
-    save(grid.figure, png, pdf)
+    plotting.save(grid.figure, png, pdf, title=title)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 import pandas as pd
 import seaborn as sns
 
+from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
-from input_hessian.experiment.plotting import DATASETS, legend_below, save
 from input_hessian.experiment.tables import read_table
 
 MEASURES = {"of_mean": "Mean found / mean ‖H‖", "median": "Found / ‖H‖, median image"}
@@ -33,8 +33,9 @@ def main(recovery: list[Input], *, dataset: str, png: Output, pdf: Output) -> No
         dashes=False,
         errorbar=("pi", 100),  # lowest to highest moment
         height=2.6,
-        aspect=1,
+        aspect=max(3, 7 / table["lam"].nunique()) / 2.6,
         facet_kws={"legend_out": False},
+        **plotting.BAND,
     )
     grid.set_titles("").set_xlabels("Hessian-vector products")
     for axes, lam in zip(grid.axes[0], grid.col_names, strict=True):
@@ -44,13 +45,14 @@ def main(recovery: list[Input], *, dataset: str, png: Output, pdf: Output) -> No
         axes.set_ylim(0, 1.03)
     for axes, label in zip(grid.axes[:, 0], MEASURES.values(), strict=True):
         axes.set_ylabel(label)
-    legend_below(grid, columns=3)
-    grid.figure.suptitle(
-        f"{DATASETS.get(dataset, dataset)}: share of the converged norm that each estimator finds\n"
-        f"while a network trains with {table['regularizer'].iloc[0]} at penalty strength λ\n"
+    title = (
+        f"{plotting.dataset_title(dataset)}: share of the converged norm that each estimator finds\n"
+        f"while a network trains with {table['regularizer'].iloc[0]} at penalty strength λ "
         f"(mean and range over {table['progress'].nunique()} moments)"
     )
-    save(grid.figure, png, pdf)
+    plotting.save(
+        grid.figure, png, pdf, title=title, handles=plotting.legend_handles(grid), columns=3
+    )
 
 
 if __name__ == "__main__":

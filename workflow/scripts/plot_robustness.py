@@ -3,19 +3,8 @@
 import pandas as pd
 import seaborn as sns
 
+from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
-from input_hessian.experiment.plotting import (
-    DATASETS,
-    MARKERS,
-    NORMS,
-    SUMMARY,
-    by_lam,
-    interval_name,
-    legend_below,
-    nothing_to_draw,
-    save,
-    summary,
-)
 from input_hessian.experiment.published import read_published
 from input_hessian.experiment.statistics import over_seeds
 from input_hessian.experiment.tables import read_table
@@ -29,7 +18,7 @@ def published_points(column: list, rows: pd.DataFrame, largest: float) -> list:
     place = rows.groupby("epsilon").cumcount() - (rows.groupby("epsilon").transform("size") - 1) / 2
     x = rows["epsilon"] + 0.035 * largest * place
     handles = []
-    for marker, at, entry in zip(MARKERS[1:], x, rows.itertuples(), strict=False):
+    for marker, at, entry in zip(plotting.MARKERS[1:], x, rows.itertuples(), strict=False):
         style = {"ls": "", "marker": marker, "ms": 5, "mfc": "none", "mec": "0.3", "zorder": 3}
         style["label"] = f"{entry.defence} ({entry.source.split(',')[0]})"
         for axes in column:
@@ -42,49 +31,55 @@ def main(robustness: Input, published: Input, *, dataset: str, png: Output, pdf:
     table = read_table(robustness)
     table = table[(table["dataset"] == dataset) & (table["attack"] == "worst")]
     if table.empty:
-        return nothing_to_draw(png, pdf)
+        return plotting.nothing_to_draw(png, pdf)
     curves = over_seeds(table, ["regularizer", "lam", "norm", "epsilon"])
-    colours = by_lam(curves)
+    colours = plotting.by_lam(curves)
     names = [name for name in curves["regularizer"].unique() if name != "none"] or ["none"]
     plain = curves[curves["regularizer"] == "none"]  # in every panel
     curves = pd.concat(
         [curves[curves["regularizer"] != "none"], *(plain.assign(regularizer=n) for n in names)]
     )
     grid = sns.relplot(
-        summary(curves),
+        plotting.summary(curves),
         kind="line",
         x="epsilon",
         y="value",
         row="regularizer",
         row_order=names,
         col="norm",
-        col_order=[norm for norm in NORMS if norm in set(table["norm"])],
+        col_order=[norm for norm in plotting.NORMS if norm in set(table["norm"])],
         markers={name: "o" for name in colours["hue_order"]},
-        height=1.7,
-        aspect=2,
+        height=1.5,
+        aspect=2.2,
         facet_kws={"sharex": "col", "legend_out": False, "margin_titles": True},
         **colours,
-        **SUMMARY,
+        **plotting.SUMMARY,
     )
     grid.set_titles(row_template="{row_name}", col_template="")
-    grid.set(ylim=(-2, 102), ylabel="Robust accuracy (%)")
+    grid.set(ylim=(-2, 102), yticks=range(0, 101, 25), ylabel="Robust accuracy (%)")
     others = read_published(published)
     others = others[others["dataset"] == dataset]
+    lines = plotting.legend_handles(grid)
     handles = []
     for column, norm in zip(grid.axes.T, grid.col_names, strict=True):
-        column[-1].set_xlabel(f"{NORMS[norm]} radius ε (pixel units)")
+        column[-1].set_xlabel(f"{plotting.NORMS[norm]} radius ε (pixel units)")
         largest = table.loc[table["norm"] == norm, "epsilon"].max()
         shown = others[(others["norm"] == norm) & (others["epsilon"] <= largest)]
         handles += published_points(column, shown, largest)
-    # Sources are long: four columns of them would be wider than the figure.
-    legend_below(grid, handles, columns=3 if handles else 4)
     hollow = "; hollow: published for other networks" if handles else ""
-    grid.figure.suptitle(
-        f"{DATASETS.get(dataset, dataset)}: robust accuracy, worst case over all attacks of the norm"
-        f"{hollow}\nn = {table['n'].max()} test images; "
-        f"mean, band: {interval_name(table['seed'].nunique())}"
+    title = (
+        f"{plotting.dataset_title(dataset)}: robust accuracy, worst case over all attacks of the "
+        f"norm{hollow}\nn = {table['n'].max()} test images; "
+        f"mean, band: {plotting.interval_name(table['seed'].nunique())}"
     )
-    save(grid.figure, png, pdf)
+    plotting.save(
+        grid.figure,
+        png,
+        pdf,
+        title=title,
+        handles=lines + handles,
+        columns=3 if handles else 5,
+    )
 
 
 if __name__ == "__main__":

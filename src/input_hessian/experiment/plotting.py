@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import textwrap
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 matplotlib.rcdefaults()  # a user's matplotlibrc changes no figure
+# Seaborn lays its grids out before they have their titles; `save` does it again.
+warnings.filterwarnings("ignore", "Tight layout not applied")
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
 NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$"}
@@ -35,8 +40,10 @@ LINES = ["-"] * 5 + ["--"] * 5
 # These look the same in every figure and run, whichever of them a figure shows.
 REGULARIZERS = ["gradient", "hessian", "hessian-paper", "taylor", "cure", "jacobian"]
 REGULARIZERS += ["adversarial-linf", "adversarial-l2"]
+# Bands have no edge, and neither have the markers on lines.
+BAND = {"err_kws": {"alpha": 0.15, "lw": 0}, "markeredgewidth": 0, "markersize": 6}
 # What `summary` makes of a mean and its bounds, seaborn draws as they are.
-SUMMARY = {"estimator": "median", "errorbar": ("pi", 100)}
+SUMMARY = {"estimator": "median", "errorbar": ("pi", 100), **BAND}
 
 
 def regularizer_styles(names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -97,6 +104,11 @@ def by_lam(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def dataset_title(name: str) -> str:
+    """Return what titles call a data set; one of a user's own keeps its name."""
+    return DATASETS.get(name, name)
+
+
 def with_lam(name: str, lam: float) -> str:
     """Return a regularizer's name with its penalty strength; plain training has none."""
     return name if name == "none" else f"{name}, λ = {lam:g}"
@@ -104,7 +116,7 @@ def with_lam(name: str, lam: float) -> str:
 
 def of_seeds(count: int) -> str:
     """Return ``"1 seed"`` or ``"3 seeds"``."""
-    return f"{count} seed{'s' * (count != 1)}"
+    return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def interval_name(seeds: int) -> str:
@@ -159,7 +171,7 @@ def headline_grid(
     for dataset, norm, epsilon, panel in panels.itertuples(index=False):
         if (axes := grid.axes_dict.get((dataset, panel))) is not None:
             axes.set_visible(True)
-            axes.set_title(f"{DATASETS.get(dataset, dataset)}, {NORMS[norm]} ε = {epsilon:g}")
+            axes.set_title(f"{dataset_title(dataset)}, {NORMS[norm]} ε = {epsilon:g}")
     return grid
 
 
@@ -179,33 +191,18 @@ def crosses(axes: Axes, x: pd.DataFrame, y: pd.DataFrame, **style: Any) -> None:
     axes.errorbar(x["mean"], y["mean"], **bars, elinewidth=0.8, **style)
 
 
-def legend_below(
-    figure: Figure | FacetGrid, handles: Iterable[Any] = (), columns: int = 4, **options: Any
-) -> None:
-    """Draw one legend below all panels: inside them it would hide data.
-
-    Args:
-        figure: or a grid of seaborn, whose own legend is replaced.
-        handles: labelled artists; of a grid, they follow those of its legend.
-        columns: at most so many.
-        options: of the legend.
-    """
-    handles = list(handles)
-    if not isinstance(figure, Figure):
-        if own := figure.legend:
-            handles = [*own.legend_handles, *handles]
-            for handle, text in zip(handles, own.texts, strict=False):
-                handle.set_label(text.get_text())
-            own.remove()
-        figure = figure.figure
-    if handles:
-        options = {"loc": "outside lower center", "ncols": min(columns, len(handles))} | options
-        figure.legend(handles=handles, **options)
+def legend_handles(grid: FacetGrid) -> list[Artist]:
+    """Return the labelled handles of the legend that seaborn drew, which is removed."""
+    handles = grid.legend.legend_handles
+    for handle, text in zip(handles, grid.legend.texts, strict=True):
+        handle.set_label(text.get_text())
+    grid.legend.remove()
+    return handles
 
 
 def show_image(axes: Axes, image: Tensor, title: str, **options: Any) -> None:
     """Draw an image ``[channels, height, width]`` in [0, 1], grey or in colour."""
-    axes.imshow(image.movedim(0, -1).squeeze(-1), cmap="gray", vmin=0, vmax=1)
+    axes.imshow(image.movedim(0, -1).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
     axes.set_title(title, **options)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
@@ -222,11 +219,37 @@ def nothing_to_draw(
     save(figure, *paths)
 
 
-def save(figure: Figure, *paths: Path) -> None:
+def save(
+    figure: Figure,
+    *paths: Path,
+    title: str = "",
+    handles: Sequence[Artist] = (),
+    columns: int = 4,
+    legend_title: str | None = None,
+) -> None:
     """Write the figure to every path, without a date: equal data, equal bytes.
 
     A PNG gets a palette of 256 colours: a third of the size, and no visible difference.
+
+    Args:
+        figure: its panels; it grows by the heights of title and legend.
+        paths: of PNG and PDF files.
+        title: above all panels; lines wider than the figure are broken.
+        handles: labelled artists of one legend below all panels: inside them, it would hide data.
+        columns: of the legend, at most.
+        legend_title: of the legend.
     """
+    width, height = figure.get_size_inches()
+    lines = [part for line in title.split("\n") for part in textwrap.wrap(line, int(14 * width))]
+    figure.suptitle("\n".join(lines))
+    rows = 0
+    if handles:
+        columns = min(columns, len(handles))
+        rows = -(-len(handles) // columns) + bool(legend_title)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=columns, title=legend_title
+        )
+    figure.set_figheight(height + 0.17 * (len(lines) + rows))
     figure.set_layout_engine("constrained")
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
