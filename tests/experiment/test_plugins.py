@@ -67,7 +67,7 @@ def test_what_is_not_there_is_refused_with_what_is(kind, name, words):
         ({}, ["lam", "required"]),
         ({"lam": "1e-3"}, ["lam", "number"]),
         ({"lam": True}, ["lam", "number"]),
-        ({"lam": -1}, ["lam", "above 0", "-1"]),
+        ({"lam": -1}, ["lam", "at least 0", "-1"]),
         ({"lam": 1, "sqared": True}, ["sqared"]),
         ({"lam": 1, "estimator": {"hvps": 0}}, ["estimator", "hvps", "at least 1"]),
         ({"lam": 1, "estimator": {"method": "ascent"}}, ["estimator", "step_size"]),

@@ -433,6 +433,8 @@ def _inconsistencies(config: Config) -> Iterator[str]:
             yield (
                 f"{where}: got the name control, which the masking checks' control has; choose another"
             )
+        if name != "none" and 0 in entry.lam:
+            yield f"{where}.lam: got {entry.lam}, expected numbers greater than 0"
         for dataset in entry.datasets or []:
             if dataset not in config.datasets:
                 yield (

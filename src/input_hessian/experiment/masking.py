@@ -11,7 +11,7 @@ where nothing else is said.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -25,6 +25,9 @@ from input_hessian.hessian import InputHessian
 
 # Any image can be turned into the constant image one half: no network can tell classes apart there.
 HUGE_EPSILON = 0.5
+PGD_STEPS = 40  # at that radius, where the configuration has no PGD
+ORDER = ["single_step", "more_steps", "black_box", "huge_epsilon", "zero_gradients", "pgd_gap"]
+ORDER += ["logit_scale", "margin"]
 
 
 class Check(NamedTuple):
@@ -56,7 +59,7 @@ def check_masking(
     *,
     seed: int,
 ) -> list[Check]:
-    """Run the checks on N images.
+    """Run the checks on N images; those that compare attacks only where these attacks ran.
 
     - ``single_step``: FGSM breaks the image, PGD does not (l-infinity, at the worst radius).
     - ``more_steps``: of what PGD left, PGD with twice the steps breaks more than PGD from the same
@@ -76,71 +79,71 @@ def check_masking(
         images: ``[N, *image]`` in [0, 1].
         labels: ``[N]``.
         verdicts: rows ``index, attack, norm, epsilon, robust`` of these images, in order of
-            ``index``, from FGSM (l-infinity), PGD, APGD-CE and APGD-T (both norms).
+            ``index``.
         pgd: the PGD settings behind the verdicts, per norm.
         headline: radii per norm.
         seed: of the attacks.
     """
     of = {key: rows for key, rows in verdicts.groupby(["attack", "norm"])}
 
-    def smallest(*attacks: tuple[str, str]) -> Tensor:
-        """Return the smallest epsilon at which one of these attacks broke each image."""
-        rows = pd.concat(of[attack] for attack in attacks)
-        return torch.from_numpy(broken_at(rows).groupby("index").min().to_numpy(copy=True))
+    def smallest(attacks: Iterable[tuple[str, str]]) -> Tensor | None:
+        """Return the smallest epsilon at which one of these attacks broke each image, if any ran."""
+        rows = [of[attack] for attack in attacks if attack in of]
+        if not rows:
+            return None
+        found = broken_at(pd.concat(rows)).groupby("index").min()
+        return torch.from_numpy(found.to_numpy(copy=True))
 
     def share(broken: Tensor) -> float:
         return broken.double().mean().item()
 
-    fgsm, by_pgd = smallest(("fgsm", "linf")), smallest(("pgd", "linf"))
-    single_step = max(share((fgsm <= e) & (by_pgd > e)) for e in headline["linf"])
+    def attacked(settings: AttackSettings, epsilons: Sequence[float], before: Tensor) -> Tensor:
+        """Return which images of those that were left withstand one more attack, per epsilon."""
+        return run_attack(
+            model, images, labels, settings, epsilons, seed=seed, broken_at=before
+        ).robust
 
-    more_steps, black_box, pgd_gap = 0.0, 0.0, 0.0
+    few = max(0.005, 1 / len(labels))  # half a point, but never a single image
+    found: dict[str, list[float]] = {
+        name: [] for name in ("single_step", "more_steps", "black_box", "pgd_gap")
+    }
+    by_fgsm, by_pgd = smallest([("fgsm", "linf")]), smallest([("pgd", "linf")])
+    if by_fgsm is not None and by_pgd is not None:
+        found["single_step"] = [share((by_fgsm <= e) & (by_pgd > e)) for e in headline["linf"]]
     for norm, epsilons in headline.items():
-        by_pgd = smallest(("pgd", norm))
-        once, twice = (
-            run_attack(
-                model,
-                images,
-                labels,
-                AttackSettings("pgd", norm, steps=times * pgd[norm].steps),
-                epsilons,
-                seed=seed,
-                broken_at=by_pgd,
-            ).robust
-            for times in (1, 2)
-        )
-        by_apgd = smallest(("apgd-ce", norm), ("apgd-t", norm))
-        for epsilon, after_once, after_twice in zip(epsilons, once, twice, strict=True):
-            left = by_pgd > epsilon
-            more_steps = max(more_steps, share(after_once) - share(after_twice))
-            pgd_gap = max(pgd_gap, share(left & (by_apgd <= epsilon)))
-        by_any = smallest(*(key for key in of if key[1] == norm))
-        square = run_attack(
-            model,
-            images,
-            labels,
-            AttackSettings("square", norm),
-            epsilons[-1:],
-            seed=seed,
-            broken_at=by_any,
-        ).robust[0]
-        black_box = max(black_box, share((by_any > epsilons[-1]) & ~square))
+        by_pgd = smallest([("pgd", norm)])
+        if by_pgd is not None:
+            once, twice = (
+                attacked(AttackSettings("pgd", norm, steps=n * pgd[norm].steps), epsilons, by_pgd)
+                for n in (1, 2)
+            )
+            found["more_steps"] += [share(a) - share(b) for a, b in zip(once, twice, strict=True)]
+        by_apgd = smallest([("apgd-ce", norm), ("apgd-t", norm)])
+        if by_pgd is not None and by_apgd is not None:
+            found["pgd_gap"] += [share((by_pgd > e) & (by_apgd <= e)) for e in epsilons]
+        by_any = smallest(key for key in of if key[1] == norm)
+        if by_any is not None:
+            (square,) = attacked(AttackSettings("square", norm), epsilons[-1:], by_any)
+            found["black_box"].append(share((by_any > epsilons[-1]) & ~square))
 
-    far = AttackSettings("pgd", "linf", steps=pgd["linf"].steps)
+    far = AttackSettings("pgd", "linf", steps=pgd["linf"].steps if "linf" in pgd else PGD_STEPS)
     huge = share(run_attack(model, images, labels, far, [HUGE_EPSILON], seed=seed).robust[0])
 
     device = next(model.parameters()).device
     at = InputHessian(model, images.to(device), labels.to(device))
     logits = at.logits.detach()
-    few = max(0.005, 1 / len(labels))  # half a point, but never a single image
     zero = share((at.gradient.detach().flatten(1) == 0).all(1))
-    return [
-        Check("single_step", single_step, few),
-        Check("more_steps", more_steps, few),
-        Check("black_box", black_box, few),
-        Check("huge_epsilon", huge, labels.bincount().max().item() / len(labels)),
-        Check("zero_gradients", zero, few),
-        Check("pgd_gap", pgd_gap, 0.1),
-        Check("logit_scale", logits.abs().amax(1).mean().item(), math.nan),
-        Check("margin", label_margin(logits, labels.to(device)).mean().item(), math.nan),
-    ]
+    thresholds = {"single_step": few, "more_steps": few, "black_box": few, "pgd_gap": 0.1}
+    checks = {
+        name: Check(name, max(0.0, *values), thresholds[name])
+        for name, values in found.items()
+        if values
+    }
+    checks["huge_epsilon"] = Check(
+        "huge_epsilon", huge, labels.bincount().max().item() / len(labels)
+    )
+    checks["zero_gradients"] = Check("zero_gradients", zero, few)
+    checks["logit_scale"] = Check("logit_scale", logits.abs().amax(1).mean().item(), math.nan)
+    margin = label_margin(logits, labels.to(device)).mean().item()
+    checks["margin"] = Check("margin", margin, math.nan)
+    return [checks[name] for name in ORDER if name in checks]

@@ -37,7 +37,7 @@ class Penalty(ABC):
         lam: penalty strength; its unit is the penalty's own.
 
     Raises:
-        ValueError: for a strength that is not a finite number above 0.
+        ValueError: for a strength that is negative or not finite.
     """
 
     # Unknown options are refused where a configuration is read; pydantic looks this up by name.
@@ -46,8 +46,8 @@ class Penalty(ABC):
     lam: float
 
     def __post_init__(self):
-        if not 0 < self.lam < float("inf"):
-            raise ValueError(f"lam: expected a number above 0, got {self.lam}")
+        if not 0 <= self.lam < float("inf"):
+            raise ValueError(f"lam: expected a finite number, at least 0, got {self.lam}")
 
     @abstractmethod
     def __call__(

@@ -6,21 +6,14 @@ import weakref
 
 import pytest
 import torch
+from helpers.networks import mlp, network
 from torch import nn
 
-from input_hessian import InputHessian, models, operator_norm
-from input_hessian.vectors import vector_norm
+from input_hessian import InputHessian, operator_norm
 from input_hessian.layerwise import LayerwiseHessian
-
-torch.set_num_threads(1)
+from input_hessian.vectors import vector_norm
 
 ACTIVATIONS = [lambda: nn.Softplus(10, threshold=1e9), nn.Tanh, nn.ReLU]
-
-
-def network(architecture, activation, shape):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return models.ARCHITECTURES[architecture](shape, 4, 6, activation).double()
 
 
 def batch(shape):
@@ -34,16 +27,20 @@ QUANTITIES = {
     "loss": lambda h, w: h.loss * w[:, 0, 0, 0],
     "gradient": lambda h, w: vector_norm(h.gradient),
     "product": lambda h, w: (h.matvec(w, create_graph=True) * w.cos()).flatten(1).sum(1),
-    "power": lambda h, w: operator_norm(h, hvps=3, create_graph=True).norm,
-    "softmax start": lambda h, w: operator_norm(h, start="softmax", create_graph=True).norm,
-    "lanczos": lambda h, w: operator_norm(h, method="lanczos", hvps=3, create_graph=True).norm,
+    "power": lambda h, w: operator_norm(h, start="gradient", hvps=3, create_graph=True).norm,
+    "softmax start": lambda h, w: operator_norm(h, start="softmax", hvps=1, create_graph=True).norm,
+    "lanczos": lambda h, w: (
+        operator_norm(h, start="gradient", method="lanczos", hvps=3, create_graph=True).norm
+    ),
     "all": lambda h, w: (
-        operator_norm(h, hvps=2, create_graph=True).norm.square() * w[:, 0, 0, 0]
+        operator_norm(h, start="gradient", hvps=2, create_graph=True).norm.square() * w[:, 0, 0, 0]
         + h.loss
         - vector_norm(h.gradient)
     ),
     "all, read early": lambda h, w: (
-        h.loss - vector_norm(h.gradient) + operator_norm(h, hvps=2, create_graph=True).norm
+        h.loss
+        - vector_norm(h.gradient)
+        + operator_norm(h, start="gradient", hvps=2, create_graph=True).norm
     ),
 }
 
@@ -135,7 +132,7 @@ def test_row_space_changes_no_norm_and_no_derivative(kind):
 
 def test_row_space_in_single_precision_with_dependent_rows():
     torch.manual_seed(0)
-    model = models.mlp((1, 28, 28), 10, 256, nn.Tanh)
+    model = mlp((1, 28, 28), 10, 256, nn.Tanh)
     with torch.no_grad():
         model[1].weight[100:] = model[1].weight[:1]
     images, labels = torch.rand(128, 1, 28, 28), torch.randint(10, (128,))

@@ -1,21 +1,34 @@
 """The objectives: their values and parameter gradients against finite differences of the truth."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.networks import ARCHITECTURES, CLASSES, mlp, seeded
+from helpers.oracles import true_derivatives, true_jacobian
 from torch import nn
 
-from input_hessian import InputHessian, models, operator_norm, regularizers
+from input_hessian import (
+    AdversarialTraining,
+    CurePenalty,
+    Estimator,
+    GradientPenalty,
+    HessianPenalty,
+    InputHessian,
+    JacobianPenalty,
+    NoPenalty,
+    TaylorPenalty,
+    operator_norm,
+)
+from input_hessian.estimators import softmax_eigenvector
 from input_hessian.vectors import vector_norm
 
-torch.set_num_threads(1)
-
 SHAPE = (1, 3, 3)
-CLASSES = 4
-CONVERGED = {"method": "lanczos", "hvps": 10}  # one product more than there are pixels
+CONVERGED = Estimator("lanczos", "gradient", 10)  # one product more than there are pixels
 
-# every regularizer with a weight, ready to be built with any lam
-WEIGHTED = {
+# every penalty without randomness, ready to be built with any lam
+EXACT = {
     "gradient": {"squared": False},
     "gradient squared": {"squared": True},
     "hessian": {"squared": False, "estimator": CONVERGED},
@@ -35,7 +48,7 @@ RANDOM = {
 def model(request):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = models.ARCHITECTURES[request.param](SHAPE, CLASSES, 6, nn.Tanh)
+        network = ARCHITECTURES[request.param](SHAPE, CLASSES, 6, nn.Tanh)
         with torch.no_grad():
             network[-1].weight *= 5  # confident enough for a Hessian of both signs
         return network.double()
@@ -48,33 +61,18 @@ def batch():
     return images, torch.randint(CLASSES, (5,), generator=generator)
 
 
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
+PENALTIES = {
+    "gradient": GradientPenalty,
+    "hessian": HessianPenalty,
+    "taylor": TaylorPenalty,
+    "cure": CurePenalty,
+    "jacobian": JacobianPenalty,
+    "adversarial": AdversarialTraining,
+}
 
 
 def build(name, lam):
-    return regularizers.build(name.split()[0], lam=lam, **(WEIGHTED | RANDOM)[name])
-
-
-def true_derivatives(model, images, labels):
-    """``g``, ``[B, d]``, and ``H``, ``[B, d, d]``, explicitly, one image at a time."""
-
-    def loss(flat, label):
-        return F.cross_entropy(model(flat.view(1, *SHAPE)), label[None])
-
-    flat = images.flatten(1)
-    gradients = torch.func.vmap(torch.func.grad(loss))(flat, labels)
-    hessians = torch.func.vmap(torch.func.hessian(loss))(flat, labels)
-    return gradients.detach(), hessians.detach()
-
-
-def true_jacobian(model, images):
-    """``J``, ``[B, K, d]``, explicitly, one image at a time."""
-
-    def logits(flat):
-        return model(flat.view(1, *SHAPE))[0]
-
-    return torch.func.vmap(torch.func.jacrev(logits))(images.flatten(1)).detach()
+    return PENALTIES[name.split()[0]](lam=lam, **(EXACT | RANDOM)[name])
 
 
 def true_penalty(name, lam, model, images, labels):
@@ -98,7 +96,7 @@ def parameter_gradient(objective, model):
     return torch.autograd.grad(loss, list(model.parameters()))
 
 
-@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("name", EXACT)
 def test_value(model, batch, name):
     objective = build(name, 0.7)(model, *batch, seeded(0))
     expected = true_penalty(name, 0.7, model, *batch)
@@ -109,7 +107,7 @@ def test_value(model, batch, name):
     assert torch.allclose(objective.loss, loss, rtol=1e-14)
 
 
-@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("name", EXACT)
 def test_parameter_gradient_is_that_of_the_true_objective(model, batch, name):
     images, labels = batch
 
@@ -152,9 +150,9 @@ class _Functional:
         return torch.func.functional_call(self.model, self.state, (images,))
 
 
-@pytest.mark.parametrize("name", [*WEIGHTED, *RANDOM])
+@pytest.mark.parametrize("name", [*EXACT, *RANDOM])
 def test_lam_zero_is_plain_training(model, batch, name):
-    plain = regularizers.build("none")(model, *batch, seeded(0))
+    plain = NoPenalty()(model, *batch, seeded(0))
     other = build(name, 0.0)(model, *batch, seeded(0))
     assert torch.allclose(other.loss, plain.loss, rtol=1e-14)
     assert torch.equal(other.penalty, torch.zeros(5, dtype=torch.float64))
@@ -166,10 +164,10 @@ def test_lam_zero_is_plain_training(model, batch, name):
 
 @pytest.mark.parametrize("lam", [0.3, 2.0])
 def test_taylor_is_the_sum_of_its_parts(model, batch, lam):
-    estimator = {"hvps": 2}
-    taylor = regularizers.build("taylor", lam=lam, estimator=estimator)
-    gradient = regularizers.build("gradient", lam=lam, squared=False)
-    hessian = regularizers.build("hessian", lam=lam**2 / 2, squared=False, estimator=estimator)
+    estimator = Estimator("power", "gradient", 2)
+    taylor = TaylorPenalty(lam=lam, estimator=estimator)
+    gradient = GradientPenalty(lam=lam, squared=False)
+    hessian = HessianPenalty(lam=lam**2 / 2, squared=False, estimator=estimator)
     whole, first, second = (r(model, *batch, seeded(0)) for r in (taylor, gradient, hessian))
     assert torch.allclose(whole.penalty, first.penalty + second.penalty, rtol=1e-12)
 
@@ -180,7 +178,7 @@ def test_taylor_bounds_the_quadratic_model_of_the_loss(model, batch):
     penalty = build("taylor", lam)(model, *batch, seeded(0)).penalty.detach()
     hessian = InputHessian(model, *batch)
     gradient = hessian.gradient.detach()
-    candidates = [gradient, -gradient, operator_norm(hessian, **CONVERGED).vector]
+    candidates = [gradient, -gradient, operator_norm(hessian, **asdict(CONVERGED)).vector]
     candidates += [torch.randn(gradient.shape, dtype=torch.float64, generator=seeded(3))]
     for attack in candidates:
         attack = lam * attack / vector_norm(attack).view(-1, 1, 1, 1)
@@ -193,12 +191,12 @@ def test_taylor_bounds_the_quadratic_model_of_the_loss(model, batch):
 def test_the_passes_taken_change_nothing(penalty, start):
     """An MLP with few units, where the passes leave the pixels, against double backpropagation."""
     torch.manual_seed(0)
-    model = models.mlp((1, 5, 5), CLASSES, 6, nn.Tanh).double()
+    model = mlp((1, 5, 5), CLASSES, 6, nn.Tanh).double()
     images = torch.rand(5, 1, 5, 5, dtype=torch.float64)
     labels = torch.arange(5) % CLASSES
-    options = {"estimator": {"start": start, "hvps": 2}}
-    options |= {"squared": False} if penalty == "hessian" else {}
-    found = regularizers.build(penalty, lam=2.0, **options)(model, images, labels, seeded(0))
+    found = PENALTIES[penalty](lam=2.0, estimator=Estimator(start=start, hvps=2))(
+        model, images, labels, seeded(0)
+    )
     hessian = InputHessian(model, images, labels)
     norm = operator_norm(hessian, start=start, hvps=2, create_graph=True, generator=seeded(0)).norm
     expected = 2 * norm + (2 * vector_norm(hessian.gradient) if penalty == "taylor" else 0)
@@ -211,19 +209,17 @@ def test_the_passes_taken_change_nothing(penalty, start):
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-13)
 
 
-def test_default_estimator_is_one_product_from_the_gradient(model, batch):
-    penalty = regularizers.build("hessian", lam=2.0, squared=False)(
-        model, *batch, seeded(0)
-    ).penalty
+def test_the_default_estimator_spends_two_products_from_the_softmax_start(model, batch):
+    penalty = HessianPenalty(lam=2.0)(model, *batch, seeded(0)).penalty
     hessian = InputHessian(model, *batch)
-    unit = hessian.gradient / vector_norm(hessian.gradient).view(-1, 1, 1, 1)
+    first = hessian.matvec(hessian.pullback(softmax_eigenvector(hessian.logits)))
+    unit = first / vector_norm(first).view(-1, 1, 1, 1)
     assert torch.allclose(penalty, 2 * vector_norm(hessian.matvec(unit)), rtol=1e-12)
+    assert torch.allclose(penalty, 2 * operator_norm(hessian).norm, rtol=1e-12)
 
 
 def test_random_start_draws_from_the_generator_alone(model, batch):
-    regularizer = regularizers.build(
-        "hessian", lam=1.0, squared=False, estimator={"start": "random", "hvps": 2}
-    )
+    regularizer = HessianPenalty(lam=1.0, squared=False, estimator=Estimator(start="random"))
     state = torch.get_rng_state()
     first, again, other = (regularizer(model, *batch, seeded(s)).penalty for s in (0, 0, 1))
     generator = seeded(0)
@@ -235,17 +231,17 @@ def test_random_start_draws_from_the_generator_alone(model, batch):
     assert not torch.equal(first, consecutive[1])
 
 
-@pytest.mark.parametrize("name", ["none", *WEIGHTED])
+@pytest.mark.parametrize("name", ["none", *EXACT])
 def test_an_image_sees_only_itself(model, batch, name):
     images, labels = batch
-    regularizer = regularizers.build("none") if name == "none" else build(name, 0.7)
+    regularizer = NoPenalty() if name == "none" else build(name, 0.7)
     together = regularizer(model, images, labels, seeded(0))
     alone = regularizer(model, images[2:3], labels[2:3], seeded(0))
     for whole, part in zip(together, alone, strict=True):
         assert torch.allclose(whole[2:3], part, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("name", EXACT)
 def test_a_penalty_is_paid_on_average_over_the_batch(model, batch, name):
     """Twice the same batch costs the same and has the same gradient."""
     images, labels = batch
@@ -271,7 +267,7 @@ def test_cure_of_softmax_regression(batch):
     p = (images.flatten(1) @ weight.mT).softmax(1)
     z = ((p - F.one_hot(labels, CLASSES)) @ weight).sign() / 3  # nine pixels, none of them 0
     moved = ((images.flatten(1) + 0.5 * z) @ weight.mT).softmax(1)
-    objective = regularizers.build("cure", lam=2.0, step=0.5)(
+    objective = CurePenalty(lam=2.0, step=0.5)(
         softmax_regression(weight), images, labels, seeded(0)
     )
     expected = 2 * ((moved - p) @ weight).square().sum(1)
@@ -284,7 +280,7 @@ def test_cure_tends_to_the_hessian_along_the_sign_of_the_gradient(model, batch):
     limit = torch.einsum("bij,bj->bi", hessians, z).square().sum(1)
     errors = []
     for step in (1e-3, 1e-4):
-        penalty = regularizers.build("cure", lam=1.0, step=step)(model, *batch, seeded(0)).penalty
+        penalty = CurePenalty(lam=1.0, step=step)(model, *batch, seeded(0)).penalty
         errors.append((penalty / step**2 - limit).detach())
     assert (errors[1].abs() < 1e-3 * limit).all()
     assert torch.allclose(errors[0], 10 * errors[1], rtol=0.05)  # of first order in the step
@@ -308,7 +304,7 @@ def test_jacobian_projects_on_random_unit_vectors(model, batch, n_proj):
         loss = F.cross_entropy(network(images), labels, reduction="none")
         return (loss + penalty(network)).mean().item()
 
-    regularizer = regularizers.build("jacobian", lam=0.7, n_proj=n_proj)
+    regularizer = JacobianPenalty(lam=0.7, n_proj=n_proj)
     objective = regularizer(model, images, labels, seeded(0))
     assert torch.allclose(objective.penalty, penalty(model), rtol=1e-12)
     assert torch.equal(objective.logits, model(images))
@@ -328,7 +324,7 @@ def test_jacobian_with_orthogonal_rows_of_one_length_needs_no_luck(batch):
     """Then all projections are alike, and each is the whole norm."""
     rows = torch.linalg.qr(torch.randn(9, 9, dtype=torch.float64, generator=seeded(4))).Q
     model = softmax_regression(3 * rows[:CLASSES])
-    penalty = regularizers.build("jacobian", lam=0.1, n_proj=1)(model, *batch, seeded(0)).penalty
+    penalty = JacobianPenalty(lam=0.1, n_proj=1)(model, *batch, seeded(0)).penalty
     expected = torch.full((5,), 0.1 / 2 * 9 * CLASSES, dtype=torch.float64)
     assert torch.allclose(penalty, expected, rtol=1e-12)
 
@@ -355,7 +351,7 @@ ATTACKS = [("linf", 0.3), ("l2", 0.8)]
 @pytest.mark.parametrize(("norm", "lam"), ATTACKS)
 def test_every_image_of_the_attack_is_in_ball_and_range(model, batch, norm, lam):
     watched = _Watched(model)
-    regularizers.build("adversarial", lam=lam, norm=norm, steps=5)(watched, *batch, seeded(0))
+    AdversarialTraining(lam=lam, norm=norm, steps=5)(watched, *batch, seeded(0))
     clean, *iterates = watched.seen
     assert torch.equal(clean, batch[0])
     assert len(iterates) == 5 + 1
@@ -373,14 +369,14 @@ def test_every_image_of_the_attack_is_in_ball_and_range(model, batch, norm, lam)
 @pytest.mark.parametrize(("norm", "lam"), ATTACKS)
 def test_adversarial_objective_is_the_loss_at_the_end_of_the_attack(model, batch, norm, lam):
     images, labels = batch
-    regularizer = regularizers.build("adversarial", lam=lam, norm=norm, steps=5)
+    regularizer = AdversarialTraining(lam=lam, norm=norm, steps=5)
     watched = _Watched(model)
     objective = regularizer(watched, images, labels, seeded(0))
     attacked = watched.seen[-1]
     total = objective.loss + objective.penalty
     expected = F.cross_entropy(model(attacked), labels, reduction="none")
     assert torch.allclose(total, expected, rtol=1e-13)
-    plain = regularizers.build("none")(model, images, labels, seeded(0))
+    plain = NoPenalty()(model, images, labels, seeded(0))
     assert torch.equal(objective.loss, plain.loss)
     assert torch.equal(objective.logits, plain.logits)
     assert not objective.loss.requires_grad
@@ -408,7 +404,7 @@ def test_linf_attack_on_two_linear_classes_is_the_worst_there_is(batch, lam):
     push = -torch.where(labels == 0, 1, -1)[:, None] * normal
     flat = images.flatten(1)
     worst = torch.where(push > 0, (flat + lam).clamp(max=1), (flat - lam).clamp(min=0))
-    regularizer = regularizers.build("adversarial", lam=lam, norm="linf", steps=4)
+    regularizer = AdversarialTraining(lam=lam, norm="linf", steps=4)
     objective = regularizer(model, images, labels, seeded(0))
     expected = F.softplus((push * worst).sum(1))
     assert torch.allclose(objective.loss + objective.penalty, expected, rtol=1e-12)
@@ -418,9 +414,7 @@ def test_l2_attack_on_two_linear_classes_nears_the_worst_there_is(batch):
     images, labels, lam = 0.4 + 0.2 * batch[0], batch[1] % 2, 0.3
     model, normal = two_classes()
     margin = torch.where(labels == 0, 1, -1) * (images.flatten(1) @ normal)
-    objective = regularizers.build("adversarial", lam=lam, norm="l2", steps=7)(
-        model, images, labels, seeded(0)
-    )
+    objective = AdversarialTraining(lam=lam, norm="l2", steps=7)(model, images, labels, seeded(0))
     total = objective.loss + objective.penalty
     reached = (margin + total.expm1().log()) / (lam * normal.norm())  # of the largest fall
     assert (reached <= 1 + 1e-9).all()
@@ -433,9 +427,7 @@ def test_attack_starts_uniformly_in_the_ball(norm):
     images, lam = torch.full((2000, *SHAPE), 0.5, dtype=torch.float64), 0.4
     watched = _Watched(two_classes()[0])
     labels = torch.zeros(len(images), dtype=torch.int64)
-    regularizers.build("adversarial", lam=lam, norm=norm, steps=1)(
-        watched, images, labels, seeded(0)
-    )
+    AdversarialTraining(lam=lam, norm=norm, steps=1)(watched, images, labels, seeded(0))
     start = (watched.seen[1] - images).flatten(1) / lam
     volume = (sizes(start, norm) ** 9).sort().values  # of the ball through each start: uniform
     uniform = (torch.arange(len(images)) + 0.5) / len(images)
@@ -468,14 +460,14 @@ def test_other_images_do_not_matter(model, batch, name):
         assert not torch.allclose(a[0], b[0], rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", [*WEIGHTED, *RANDOM])
+@pytest.mark.parametrize("name", [*EXACT, *RANDOM])
 def test_images_coupled_by_batch_statistics_are_refused(batch, name):
     model = nn.Sequential(nn.Flatten(), nn.Linear(9, 6), nn.BatchNorm1d(6), nn.Linear(6, CLASSES))
     with pytest.raises(ValueError, match="BatchNorm1d '2' normalises with the statistics"):
         build(name, 0.3)(model.double(), *batch, seeded(0))
 
 
-@pytest.mark.parametrize("name", [*WEIGHTED, *RANDOM])
+@pytest.mark.parametrize("name", [*EXACT, *RANDOM])
 def test_a_value_that_is_not_finite_shows(model, batch, name):
     with torch.no_grad():
         model[-1].weight[0, 0] = float("nan")
@@ -483,57 +475,47 @@ def test_a_value_that_is_not_finite_shows(model, batch, name):
 
 
 def test_unregularized(model, batch):
-    objective = regularizers.build("none", lam=0)(model, *batch, seeded(0))
+    objective = NoPenalty(lam=0)(model, *batch, seeded(0))
     expected = F.cross_entropy(model(batch[0]), batch[1])
     assert torch.allclose((objective.loss + objective.penalty).mean(), expected, rtol=1e-14)
     with pytest.raises(ValueError, match=r"lam: expected 0 for plain training, got 0\.1"):
-        regularizers.build("none", lam=0.1)
-
-
-def test_registry():
-    names = {"none", "gradient", "hessian", "taylor", "cure", "jacobian", "adversarial"}
-    assert names <= set(regularizers.REGULARIZERS)
-    built = regularizers.build("gradient", lam=1.5, squared=True)
-    assert isinstance(built, regularizers.REGULARIZERS["gradient"])
-    assert (built.lam, built.squared) == (1.5, True)
+        NoPenalty(lam=0.1)
 
 
 @pytest.mark.parametrize(
     ("penalty", "options", "message"),
     [
-        ("hesian", {"lam": 1.0}, "penalty: expected one of none, gradient, .*, got 'hesian'"),
-        ("gradient", {"lam": 1.0}, "penalty 'gradient'.*missing.*'squared'"),
-        ("gradient", {"squared": True}, "penalty 'gradient'.*missing.*'lam'"),
-        ("taylor", {"lam": 1.0, "squared": True}, "penalty 'taylor'.*unexpected.*'squared'"),
-        ("none", {"squared": True}, "penalty 'none'.*unexpected.*'squared'"),
-        ("cure", {"lam": 1.0, "step": 0}, "step: expected a positive length, got 0"),
-        ("jacobian", {"lam": 1.0, "n_proj": 0}, "n_proj: expected at least 1 projection, got 0"),
+        (GradientPenalty, {"lam": -1.0}, "lam: expected a finite number, at least 0, got -1.0"),
+        (HessianPenalty, {"lam": float("nan")}, "at least 0, got nan"),
+        (CurePenalty, {"lam": float("inf")}, "at least 0, got inf"),
+        (CurePenalty, {"lam": 1.0, "step": 0}, "step: expected a positive length, got 0"),
+        (JacobianPenalty, {"lam": 1.0, "n_proj": 0}, "n_proj: expected at least 1 projection"),
+        (AdversarialTraining, {"lam": 1.0, "norm": "l1"}, "norm: expected linf or l2, got 'l1'"),
         (
-            "adversarial",
-            {"lam": 1.0, "norm": "l1", "steps": 7},
-            "norm: expected linf or l2, got 'l1'",
-        ),
-        (
-            "adversarial",
+            AdversarialTraining,
             {"lam": 1.0, "norm": "l2", "steps": 0},
             "steps: expected at least 1, got 0",
         ),
     ],
 )
-def test_bad_configurations_are_explained(penalty, options, message):
+def test_bad_options_are_explained(penalty, options, message):
     with pytest.raises(ValueError, match=message):
-        regularizers.build(penalty, **options)
+        penalty(**options)
 
 
-def test_a_new_regularizer_needs_only_a_class(monkeypatch):
-    monkeypatch.setattr(regularizers, "REGULARIZERS", dict(regularizers.REGULARIZERS))
-
-    @regularizers.register("constant")
-    class Constant:
-        def __init__(self, *, lam):
-            self.lam = lam
-
-    assert regularizers.build("constant", lam=2.0).lam == 2.0
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "newton"}, "method: expected one of power, lanczos, ascent, got 'newton'"),
+        ({"hvps": 0}, "hvps: expected at least 1 Hessian-vector product, got 0"),
+        ({"method": "ascent"}, "step_size: needed by ascent alone, got None with ascent"),
+        ({"step_size": 1.0}, "step_size: needed by ascent alone, got 1.0 with power"),
+        ({"method": "ascent", "step_size": 0.0}, "step_size: expected a number above 0, got 0.0"),
+    ],
+)
+def test_bad_estimators_are_explained(options, message):
+    with pytest.raises(ValueError, match=message):
+        Estimator(**options)
 
 
 def test_a_random_start_is_drawn_in_pixels_not_in_the_row_space():
@@ -543,12 +525,12 @@ def test_a_random_start_is_drawn_in_pixels_not_in_the_row_space():
         torch.nn.Flatten(), torch.nn.Linear(64, 4), torch.nn.Softplus(), torch.nn.Linear(4, 3)
     ).double()
     images, labels = torch.rand(5, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
-    estimator = {"method": "ascent", "start": "random", "hvps": 3, "step_size": 1.0}
-    regularizer = regularizers.build("hessian", lam=1.0, squared=False, estimator=estimator)
+    estimator = Estimator(method="ascent", start="random", hvps=3, step_size=1.0)
+    regularizer = HessianPenalty(lam=1.0, estimator=estimator)
     penalty = regularizer(model, images, labels, torch.Generator().manual_seed(1)).penalty
     in_pixels = operator_norm(
         InputHessian(model, images, labels),
         generator=torch.Generator().manual_seed(1),
-        **estimator,
+        **asdict(estimator),
     )
     assert torch.allclose(penalty, in_pixels.norm, rtol=1e-9)

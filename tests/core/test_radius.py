@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from input_hessian import InputHessian
-from input_hessian.vectors import vector_norm
 from input_hessian.estimators import largest_eigenvalue
 from input_hessian.radius import crossing_radius, predicted_radius
-
-torch.set_num_threads(1)
+from input_hessian.vectors import vector_norm
 
 LOG2 = math.log(2)
 ANGLES = np.linspace(0, 2 * np.pi, 1441)  # every quarter of a degree, the axes among them

@@ -1,22 +1,23 @@
-"""The input Hessian against three independent oracles, and its operator norm in the hard cases.
-
-The oracles: closed forms, the explicit Hessian (torch.func, forward over reverse, float64) and
-central differences of the gradient.
-"""
+"""Operator norms and eigenvalues, against true eigenvalues and in the hard cases."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from helpers.networks import CLASSES, batch_of, network, seeded
+from helpers.oracles import (
+    EPS,
+    SymmetricMaps,
+    assert_slopes_agree,
+    diagonal_map,
+    explicit_hessians,
+    random_maps,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import input_hessian
-from input_hessian import InputHessian, LayerwiseHessian, models, operator_norm
-from input_hessian.vectors import normalize, vector_norm
+from input_hessian import InputHessian, LayerwiseHessian, operator_norm
 from input_hessian.estimators import (
     METHODS,
     ascent,
@@ -25,208 +26,13 @@ from input_hessian.estimators import (
     power,
     softmax_eigenvector,
 )
-
-torch.set_num_threads(1)
-
-EPS = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
-CLASSES = 4
-ACTIVATIONS = {
-    "softplus": lambda: nn.Softplus(10),
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-    "relu": nn.ReLU,
-}
-
-
-class SymmetricMaps:
-    """``v -> H v`` for given symmetric matrices ``[B, d, d]``; counts its calls."""
-
-    def __init__(self, matrices):
-        self.matrices = matrices
-        self.calls = 0
-
-    def __call__(self, vector, *, create_graph=False):
-        self.calls += 1
-        return torch.einsum("bij,bj->bi", self.matrices, vector.flatten(1)).view_as(vector)
-
-    @property
-    def norm(self):
-        return torch.from_numpy(np.abs(np.linalg.eigvalsh(self.matrices.numpy())).max(-1))
-
-
-def random_maps(seed, batch, size, dtype=torch.float64):
-    """Random symmetric matrices with eigenvalues of both signs, and a start for each."""
-    generator = torch.Generator().manual_seed(seed)
-    square = torch.randn(batch, size, size, dtype=dtype, generator=generator)
-    start = torch.randn(batch, size, dtype=dtype, generator=generator)
-    return SymmetricMaps(square + square.mT), start
-
-
-def diagonal_map(*eigenvalues, dtype=torch.float64):
-    return SymmetricMaps(torch.diag(torch.tensor(eigenvalues, dtype=dtype))[None])
+from input_hessian.vectors import normalize, vector_norm
 
 
 def estimate(method, matvec, start, **options):
     if method == "ascent":
         options.setdefault("step_size", 1.0)
     return METHODS[method](matvec, start, **options)
-
-
-def network(
-    architecture="mlp", activation="softplus", shape=(1, 4, 4), dtype=torch.float64, seed=0
-):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        build = models.ARCHITECTURES[architecture]
-        return build(shape, CLASSES, 6, ACTIVATIONS[activation]).to(dtype)
-
-
-def batch_of(size, shape=(1, 4, 4), dtype=torch.float64, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(size, *shape, dtype=dtype, generator=generator)
-    return images, torch.randint(CLASSES, (size,), generator=generator)
-
-
-def explicit_hessians(model, images, labels):
-    """``H`` of every image as a matrix ``[B, d, d]``, forward over reverse."""
-    shape = images.shape[1:]
-
-    def loss(flat, label):
-        return F.cross_entropy(model(flat.view(1, *shape)), label[None])
-
-    hessian = torch.func.vmap(torch.func.hessian(loss))
-    return hessian(images.flatten(1), labels).detach()
-
-
-def assembled(matvec, images):
-    """The matrices ``[B, d, d]`` behind a matvec, column by column."""
-    unit = torch.eye(images[0].numel(), dtype=images.dtype)
-    columns = [matvec(e.expand(len(images), -1).view_as(images)).flatten(1) for e in unit]
-    return torch.stack(columns, 2).detach()
-
-
-def assert_close(actual, expected, tolerance):
-    """Entrywise, relative to the largest expected entry."""
-    assert actual.shape == expected.shape
-    error = (actual.double() - expected.double()).abs().max()
-    assert error <= tolerance * expected.abs().max(), f"error {error:.2e}"
-
-
-# Hessian-vector products against the oracles
-
-
-def test_matvec_of_softmax_regression_has_its_closed_form():
-    images, labels = batch_of(5)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, CLASSES)).double()
-    hessian = InputHessian(model, images, labels)
-    weight = model[1].weight.detach()
-    p = hessian.logits.detach().softmax(1)
-    curvature = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
-    one_hot = F.one_hot(labels, CLASSES)
-    assert_close(assembled(hessian.matvec, images), weight.T @ curvature @ weight, 1e-13)
-    assert_close(hessian.gradient.detach().flatten(1), (p - one_hot) @ weight, 1e-13)
-    assert_close(hessian.loss.detach(), -(p * one_hot).sum(1).log(), 1e-13)
-
-
-@pytest.mark.parametrize(
-    ("architecture", "shape"),
-    [("mlp", (1, 4, 4)), ("mlp", (3, 2, 5)), ("cnn", (1, 5, 7)), ("cnn", (3, 8, 8))],
-)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_matvec_is_the_explicit_hessian(architecture, shape, activation):
-    model = network(architecture, activation, shape)
-    images, labels = batch_of(2, shape)
-    hessian = InputHessian(model, images, labels)
-    expected = explicit_hessians(model, images, labels)
-    assert expected.abs().max() > 1e-5
-    assert_close(assembled(hessian.matvec, images), expected, 1e-11)
-
-
-@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
-def test_matvec_in_single_precision(architecture):
-    shape = (3, 8, 8)
-    model = network(architecture, shape=shape)
-    images, labels = batch_of(2, shape, torch.float32)
-    expected = explicit_hessians(model, images.double(), labels)
-    single = InputHessian(model.float(), images, labels)
-    # An inner product of n terms errs by at most n eps; four passes (forward, backward, and both
-    # once more) chain four of them, the longest over all pixels.  Weights were rounded to eps too.
-    tolerance = 4 * (images[0].numel() + 1) * EPS[torch.float32]
-    assert_close(assembled(single.matvec, images), expected, tolerance)
-
-
-@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
-@pytest.mark.parametrize("activation", ["softplus", "tanh", "gelu"])
-def test_matvec_is_the_central_difference_of_the_gradient(architecture, activation):
-    model = network(architecture, activation)
-    images, labels = batch_of(3)
-    vector = normalize(torch.randn(images.shape, dtype=torch.float64, generator=seeded(2)))
-    hessian = InputHessian(model, images, labels)
-
-    def difference(step):
-        ahead = InputHessian(model, images + step * vector, labels).gradient
-        behind = InputHessian(model, images - step * vector, labels).gradient
-        return (ahead - behind).detach() / (2 * step)
-
-    eps = EPS[torch.float64]
-    step = eps ** (1 / 3)
-    # The truncation error is c step^2 + O(step^4), so twice the step differs by 3 c step^2.
-    # The gradient's rounding error, below 100 eps |g| in so small a network, is divided by step.
-    truncation = vector_norm(difference(2 * step) - difference(step))
-    rounding = 100 * eps * vector_norm(hessian.gradient.detach()) / step
-    product = hessian.matvec(vector)
-    assert (vector_norm(difference(step) - product) <= truncation + rounding).all()
-    assert (truncation + rounding < 1e-6 * vector_norm(product)).all()
-
-
-def test_difference_errs_by_half_the_step_times_the_third_derivative():
-    images, labels = batch_of(3)
-    hessian = InputHessian(network(), images, labels)
-    vector = normalize(torch.randn(images.shape, dtype=torch.float64, generator=seeded(2)))
-    exact = hessian.matvec(vector)
-    errors = [hessian.difference(step)(vector) - exact for step in (2e-4, 1e-4, 1e-8)]
-    # First order: half the step, half the error, up to the next order, 1e-4 times a ratio of
-    # derivatives (below 30 here); then below eps |g| / step.
-    assert_close(errors[0], 2 * errors[1], 3e-3)
-    rounding = 100 * EPS[torch.float64] / 1e-8 * vector_norm(hessian.gradient.detach())
-    assert (vector_norm(errors[2]) <= 1e-4 * 2 * vector_norm(errors[1]) + rounding).all()
-
-
-def test_difference_is_differentiable_in_the_parameters():
-    images, labels = batch_of(2)
-    model = network()
-    hessian = InputHessian(model, images, labels)
-    vector = normalize(torch.randn(images.shape, dtype=torch.float64, generator=seeded(2)))
-    step = 1e-4
-    parameters = list(model.parameters())
-    approximate = vector_norm(hessian.difference(step)(vector, create_graph=True)).sum()
-    exact = vector_norm(hessian.matvec(vector, create_graph=True)).sum()
-    approximate = torch.autograd.grad(approximate, parameters, retain_graph=True)
-    exact = torch.autograd.grad(exact, parameters)
-    for a, b in zip(approximate, exact, strict=True):
-        assert_close(a, b, 100 * step)  # first order, as above
-    assert not hessian.difference(step)(vector).requires_grad
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_matvec_of_a_network_that_ignores_the_image_is_zero(frozen):
-    images, labels = batch_of(2)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, CLASSES)).double()
-    nn.init.zeros_(model[1].weight)
-    hessian = InputHessian(model.requires_grad_(not frozen), images, labels)
-    assert torch.equal(hessian.matvec(images), torch.zeros_like(images))
-
-
-def test_frozen_parameters_and_a_plain_function_will_do():
-    images, labels = batch_of(3)
-    model = network().requires_grad_(False)
-    exact = explicit_hessians(model, images, labels)
-    assert_close(assembled(InputHessian(model, images, labels).matvec, images), exact, 1e-11)
-    function = InputHessian(lambda x: model(x), images, labels)
-    assert_close(assembled(function.matvec, images), exact, 1e-11)
-
-
-# Estimators against the eigenvalues
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -354,9 +160,6 @@ def test_converged_is_per_image_and_false_without_a_tolerance(method):
     result = estimate(method, SymmetricMaps(matrices), start, hvps=3)
     assert result.converged.tolist() == [False, False]
     assert result.converged.dtype == torch.bool
-
-
-# Hard cases
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -534,9 +337,6 @@ def test_other_images_change_nothing(method, start, others):
     assert after.norm[1:].isnan().all() == (others == "not a number")
 
 
-# The softmax start
-
-
 @pytest.mark.parametrize("classes", [2, 3, 10, 1000])
 def test_softmax_eigenvector_is_the_top_eigenvector_of_the_softmax_hessian(classes):
     logits = 3 * torch.randn(6, classes, dtype=torch.float64, generator=seeded(0))
@@ -625,53 +425,6 @@ def test_softmax_start_where_the_softmax_is_one_hot(label):
     assert all(g.isfinite().all() for g in gradients)
 
 
-# Derivatives with respect to the parameters
-
-
-def perturbed(model, direction, step):
-    """The network with its parameters moved by ``step`` times ``direction``, as a function."""
-    state = dict(model.named_parameters())
-    moved = {name: state[name].detach() + step * direction[name] for name in state}
-    return lambda images: torch.func.functional_call(model, moved, (images,))
-
-
-def slope(function, model, direction, step=1e-5):
-    """Differentiate ``function(model)`` along a direction of the parameters: value and error."""
-
-    def difference(step):
-        ahead, behind = (function(perturbed(model, direction, s)) for s in (step, -step))
-        return (ahead - behind).item() / (2 * step)
-
-    near, far = difference(step), difference(2 * step)
-    rounding = 100 * EPS[torch.float64] * function(model).item() / step
-    error = abs(far - near) + rounding  # the first is three times the truncation error
-    assert error < 1e-4 * abs(near)
-    return near, error
-
-
-def random_direction(model, seed):
-    generator = seeded(seed)
-    return {
-        name: torch.randn(p.shape, dtype=p.dtype, generator=generator)
-        for name, p in model.named_parameters()
-    }
-
-
-def assert_slopes_agree(objective, reference, model):
-    """Compare the gradient of ``objective`` with differences of ``reference`` in two directions."""
-    gradients = torch.autograd.grad(objective, list(model.parameters()), allow_unused=True)
-    for seed in range(2):
-        direction = random_direction(model, seed)
-        pairs = zip(gradients, direction.values(), strict=True)
-        actual = sum((g * d).sum().item() for g, d in pairs if g is not None)
-        expected, error = slope(reference, model, direction)
-        assert actual == pytest.approx(expected, abs=error)
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 @pytest.mark.parametrize("architecture", ["mlp", "cnn"])
 @pytest.mark.parametrize("options", [{"method": "lanczos", "hvps": 10}, {"hvps": 400}])
 @pytest.mark.parametrize("squared", [False, True])
@@ -746,46 +499,8 @@ def test_difference_step_in_operator_norm():
     vector = normalize(hessian.gradient)
     moved = InputHessian(network(), images + 1.5 * vector, labels)
     expected = vector_norm(moved.gradient - hessian.gradient) / 1.5
-    assert torch.allclose(operator_norm(hessian, difference_step=1.5).norm, expected, rtol=1e-12)
-
-
-# Norms and interface
-
-
-@pytest.mark.parametrize("dtype", EPS)
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test_vector_norm_neither_underflows_nor_overflows(dtype, scale):
-    vectors = scale * torch.randn(3, 2, 4, dtype=dtype, generator=seeded(0))
-    vectors.requires_grad_()
-    expected = np.linalg.norm(vectors.detach().double().numpy().reshape(3, -1), axis=1)
-    norm = vector_norm(vectors)
-    tolerance = 10 * EPS[dtype]
-    assert norm.tolist() == pytest.approx(expected.tolist(), rel=tolerance)
-    (gradient,) = torch.autograd.grad(norm.sum(), vectors)
-    assert torch.allclose(gradient, normalize(vectors), atol=tolerance)
-    assert torch.allclose(vector_norm(normalize(vectors)), torch.ones(3, dtype=dtype))
-
-
-def test_vector_norm_has_derivative_zero_at_zero():
-    zero = torch.zeros(2, 3, requires_grad=True)
-    (gradient,) = torch.autograd.grad(vector_norm(zero).sum(), zero)
-    assert torch.equal(gradient, torch.zeros(2, 3))
-
-
-def test_batch_norm_with_batch_statistics_is_rejected():
-    images, labels = batch_of(3)
-    model = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(16, CLASSES)
-    ).double()
-    with pytest.raises(ValueError, match=r"BatchNorm2d '1'.*model\.eval\(\).*GroupNorm"):
-        InputHessian(model, images, labels)
-    model.eval()
-    hessian = InputHessian(model, images, labels)
-    expected = explicit_hessians(model, images, labels)
-    assert_close(assembled(hessian.matvec, images), expected, 1e-11)
-    model[1] = nn.BatchNorm2d(4, track_running_stats=False).double().eval()
-    with pytest.raises(ValueError, match="statistics of the batch"):
-        InputHessian(model, images, labels)
+    first = operator_norm(hessian, start="gradient", hvps=1, difference_step=1.5)
+    assert torch.allclose(first.norm, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -807,99 +522,6 @@ def test_bad_arguments_are_explained(options, message):
         operator_norm(hessian, **options)
 
 
-PIXELS, TWO = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
-
-
-@pytest.mark.parametrize("passes", [InputHessian, LayerwiseHessian])
-@pytest.mark.parametrize(
-    ("outputs", "images", "labels", "message"),
-    [
-        (3, PIXELS.long(), TWO, "images: expected floating point in .*, got torch.int64"),
-        (3, PIXELS, TWO.float(), r"labels: .* int64 of shape \(2,\), got torch.float32 of"),
-        (3, PIXELS, TWO.int(), "labels: .*, got torch.int32"),
-        (3, PIXELS, torch.tensor([0, 1, 2]), r"labels: .* got torch.int64 of shape \(3,\)"),
-        (3, PIXELS, torch.eye(3).long()[:2], r"labels: .* got torch.int64 of shape \(2, 3\)"),
-        (3, PIXELS, TWO + 2, "labels: expected 0 to 2, got values from 2 to 3"),
-        (3, PIXELS, TWO - 100, "labels: expected 0 to 2, got values from -100 to -99"),
-        (1, PIXELS, TWO, r"model: .* two classes .*\(2, K\), got an output of shape \(2, 1\)"),
-        (None, PIXELS, TWO, r"model: expected logits .* got an output of shape \(2, 3, 2, 2\)"),
-    ],
-)
-def test_bad_batches_are_explained(passes, outputs, images, labels, message):
-    flat = nn.Sequential(nn.Flatten(), nn.Linear(4, outputs or 1))
-    model = nn.Sequential(nn.Conv2d(1, 3, 1)) if outputs is None else flat
-    with pytest.raises(ValueError, match=message):
-        passes(model, images, labels)
-
-
-def test_dropout_thins_the_network_once_and_forbids_finite_differences():
-    """Loss, gradient and products belong to one mask; a difference would mix two."""
-    model = network().train()
-    model.insert(3, nn.Dropout(0.5))
-    images, labels = batch_of(3)
-    torch.manual_seed(0)
-    hessian = InputHessian(model, images, labels)
-    torch.manual_seed(0)
-    mask = model[3](torch.ones(3, 6, dtype=torch.float64))
-    assert 0 < (mask == 0).sum() < mask.numel()
-
-    for image in range(3):
-        one = mask[image]
-        thinned = nn.Sequential(*model[:3], Scaling(one), *model[4:])
-        fixed = InputHessian(thinned, images[[image]], labels[[image]])
-        assert_close(hessian.loss[[image]].detach(), fixed.loss.detach(), 1e-13)
-        assert_close(hessian.gradient[[image]].detach(), fixed.gradient.detach(), 1e-13)
-        expected = explicit_hessians(thinned, images[[image]], labels[[image]])
-        assert_close(assembled(hessian.matvec, images)[[image]], expected, 1e-11)
-    with pytest.raises(ValueError, match=r"Dropout '3' draws .* use exact products .* model\.eval"):
-        operator_norm(hessian, difference_step=0.01)
-    model.eval()
-    operator_norm(InputHessian(model, images, labels), difference_step=0.01)
-
-
-class Scaling(nn.Module):
-    def __init__(self, factors):
-        super().__init__()
-        self.factors = factors
-
-    def forward(self, features):
-        return features * self.factors
-
-
-class Attention(nn.Module):
-    """Rows of 4x4 images attend to each other."""
-
-    def __init__(self, weights, dropout=0.0):
-        super().__init__()
-        self.weights = weights  # without them, PyTorch picks a fused kernel
-        self.embedding = nn.Linear(4, 8)
-        self.attention = nn.MultiheadAttention(8, 2, dropout, batch_first=True)
-        self.head = nn.Linear(8, CLASSES)
-
-    def forward(self, images):
-        rows = self.embedding(images.flatten(0, -3))
-        mixed, _ = self.attention(rows, rows, rows, need_weights=self.weights)
-        return self.head((rows + mixed).square().mean(1))
-
-
-@pytest.mark.parametrize("weights", [True, False])
-def test_attention(weights):
-    torch.manual_seed(0)
-    model = Attention(weights).double()
-    images, labels = batch_of(2)
-    hessian = InputHessian(model, images, labels)
-    explicit = Attention(True).double()
-    explicit.load_state_dict(model.state_dict())
-    expected = explicit_hessians(explicit, images, labels)
-    assert_close(assembled(hessian.matvec, images), expected, 1e-11)
-    norm = operator_norm(hessian, start="softmax", hvps=2, create_graph=True).norm
-    gradients = torch.autograd.grad(norm.sum(), list(model.parameters()), materialize_grads=True)
-    assert all(g.isfinite().all() for g in gradients)
-    assert any(g.abs().max() > 0 for g in gradients)
-    with pytest.raises(ValueError, match="MultiheadAttention 'attention' draws new dropout masks"):
-        InputHessian(Attention(weights, 0.1).double(), images, labels).difference(0.1)
-
-
 def test_random_start_draws_from_its_generator_alone():
     hessian = InputHessian(network(), *batch_of(2))
     state = torch.get_rng_state()
@@ -909,25 +531,6 @@ def test_random_start_draws_from_its_generator_alone():
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(vectors[0], vectors[1])
     assert not torch.equal(vectors[0], vectors[2])
-
-
-def test_images_and_model_are_left_as_they_were():
-    model = network()
-    images, labels = batch_of(2)
-    before = images.clone()
-    operator_norm(InputHessian(model, images, labels), method="lanczos", hvps=4)
-    assert torch.equal(images, before)
-    assert not images.requires_grad
-    assert all(p.grad is None for p in model.parameters())
-
-
-def test_public_names():
-    names = ["InputHessian", "LayerwiseHessian", "OperatorNorm", "operator_norm"]
-    assert sorted(input_hessian.__all__) == names
-    assert all(getattr(input_hessian, name).__name__ == name for name in names)
-
-
-# The largest eigenvalue, with its sign
 
 
 def random_start(images, seed=4):

@@ -1,9 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.networks import ACTIVATIONS, cnn
 from torch import nn
 
-from input_hessian.experiment import models
 from input_hessian.input_gradient import with_cheap_input_gradient
 
 
@@ -17,8 +17,7 @@ def gradient(model, images, labels):
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 9, 8), (1, 8, 8)])
 def test_same_logits_and_gradient_as_autograd(shape, activation):
     torch.manual_seed(0)
-    options = {"architecture": "cnn", "width": 4, "activation": activation, "beta": 10}
-    model = models.build(**options, image_shape=shape, classes=10).double().eval()
+    model = cnn(shape, 10, 4, ACTIVATIONS[activation]).double().eval()
     model.requires_grad_(False)
     cheap = with_cheap_input_gradient(model)
     assert [type(module) for module in cheap] != [type(module) for module in model]
