@@ -1,19 +1,10 @@
-"""What each stronger attack takes away: a panel per dataset, norm and radius, a row per selected cell."""
-
-import argparse
-from pathlib import Path
+"""What each attack overlooks: a panel per dataset, norm and radius, a row per selected cell."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from input_hessian.experiment.plotting import (
-    DATASETS,
-    NORMS,
-    nothing_to_draw,
-    regularizer_styles,
-    save,
-    weighted_name,
-)
+from input_hessian.experiment import plotting
+from input_hessian.experiment.command import Input, Output, run
 from input_hessian.experiment.tables import read_table
 
 # Each of these attacks every image, whatever the others found ...
@@ -25,6 +16,7 @@ SEQUENCE = {
     "fab-t": ("+ FAB-T", "P"),
     "square": ("+ Square", "X"),
 }
+ATTACKS = ALONE | SEQUENCE
 WORST = "ensemble"
 
 
@@ -41,111 +33,93 @@ def above_worst_case(table: pd.DataFrame) -> pd.DataFrame:
     keys = ["dataset", "norm", "epsilon", "regularizer", "lam"]
     wide = table.pivot(index=keys, columns="attack", values="mean")
     wide = wide.reindex(pd.MultiIndex.from_frame(table[keys].drop_duplicates()))
-    wide = 100 * wide.reindex(columns=[*ALONE, *SEQUENCE, WORST])
-    attacks = [*ALONE, *SEQUENCE]
-    wide[attacks] = wide[attacks].sub(wide[WORST], axis=0)
+    wide = 100 * wide.reindex(columns=[*ATTACKS, WORST])
+    wide[list(ATTACKS)] = wide[list(ATTACKS)].sub(wide[WORST], axis=0)
     return wide.reset_index()
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", type=Path, required=True, help="table of tabulate_attacks")
-    parser.add_argument("--output", type=Path, nargs="+", required=True)
-    args = parser.parse_args()
-    table = read_table(args.table)
-    if table.empty:
-        return nothing_to_draw(args.output)
-    wide = above_worst_case(table)
-    styles = regularizer_styles(table["regularizer"])
-    datasets = list(dict.fromkeys(wide["dataset"]))
-    blocks = {
-        dataset: list(rows.groupby(["norm", "epsilon"], sort=False))
+def main(table: Input, *, png: Output, pdf: Output) -> None:
+    accuracies = read_table(table)
+    if accuracies.empty:
+        return plotting.nothing_to_draw(png, pdf)
+    wide = above_worst_case(accuracies)
+    styles = plotting.regularizer_styles(wide["regularizer"])
+    headline = {
+        dataset: {
+            norm: list(rows.loc[rows["norm"] == norm, "epsilon"].unique())
+            for norm in plotting.NORMS
+        }
         for dataset, rows in wide.groupby("dataset", sort=False)
     }
-    columns = max(map(len, blocks.values()))
-    tallest = [max(len(rows) for _, rows in block) for block in blocks.values()]
-
-    figure, grid = plt.subplots(
-        len(datasets),
-        columns,
-        figsize=(2.7 * columns + 1.9, sum(0.36 * n + 0.75 for n in tallest) + 0.7),
-        squeeze=False,
-        sharey="row",
-        sharex=True,
-        height_ratios=[n + 1 for n in tallest],
-    )
-    entries = {}
-    largest = max(wide[[*ALONE, *SEQUENCE]].max().max(), 1)
+    # The cells of a dataset from top to bottom.
+    cells = wide[["dataset", "regularizer", "lam"]].drop_duplicates()
+    wide = wide.merge(cells.assign(y=cells.groupby("dataset").cumcount()))
+    tallest = [int((cells["dataset"] == dataset).sum()) for dataset in headline]
+    largest = max(wide[list(ATTACKS)].max().max(), 1)
     ticks = [tick for tick in (0, 1, 3, 10, 30, 100) if tick <= 1.3 * largest]
-    for line, dataset in zip(grid, datasets, strict=True):
-        for axes in line[len(blocks[dataset]) :]:
-            axes.set_visible(False)
-        cells = wide.loc[wide["dataset"] == dataset, ["regularizer", "lam"]].drop_duplicates()
-        place = {name: y for y, name in enumerate(cells["regularizer"])}
-        for axes, ((norm, epsilon), rows) in zip(line, blocks[dataset], strict=False):
-            for row in rows.to_dict("records"):
-                y, colour = place[row["regularizer"]], styles[row["regularizer"]]["color"]
-                found = [attack for attack in ALONE | SEQUENCE if pd.notna(row[attack])]
-                for attack in found:
-                    label, marker = (ALONE | SEQUENCE)[attack]
-                    # One below the other, as many would coincide; those that attack alone are hollow.
-                    at = y + 0.62 * (list(ALONE | SEQUENCE).index(attack) / 6 - 0.5)
-                    axes.plot([0, row[attack]], [at, at], color=colour, lw=0.8, alpha=0.5)
-                    axes.plot(
-                        row[attack],
-                        at,
-                        marker,
-                        mec=colour,
-                        mfc="white" if attack in ALONE else colour,
-                        ms=4,
-                        mew=0.9,
-                        clip_on=False,
-                        zorder=3,
-                    )
-                    entries[attack] = (label, marker)
-                axes.text(
-                    1.02,
-                    y,
-                    f"{row[WORST]:.1f}",
-                    transform=axes.get_yaxis_transform(),
-                    va="center",
-                    fontsize=8,
-                )
-            axes.set_xscale("symlog", linthresh=1)
-            axes.set_xlim(0, 1.3 * largest)
-            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            axes.minorticks_off()
-            axes.set_title(f"{DATASETS.get(dataset, dataset)}, {NORMS[norm]} ε = {epsilon:g}")
-            axes.grid(axis="y", visible=False)
-        names = [weighted_name(name, lam) for name, lam in cells.itertuples(index=False)]
-        line[0].set_yticks(range(len(names)), names)
-        line[0].set_ylim(len(names) - 0.4, -0.6)
-    for axes in grid[-1]:
-        axes.set_xlabel("points above the worst case")
-    entries = {attack: entries[attack] for attack in ALONE | SEQUENCE if attack in entries}
+    shown = [attack for attack in ATTACKS if wide[attack].notna().any()]
+    height = (sum(0.36 * n + 0.85 for n in tallest)) / len(headline)
+
+    def draw(data, **_):
+        axes = plt.gca()
+        for place, (attack, (_, marker)) in enumerate(ATTACKS.items()):
+            rows = data[data[attack].notna()]
+            # One below the other, as many would coincide; those that attack alone are hollow.
+            y = rows["y"] + 0.62 * (place / (len(ATTACKS) - 1) - 0.5)
+            colours = [styles[name]["color"] for name in rows["regularizer"]]
+            axes.hlines(y, 0, rows[attack], colours, lw=0.8, alpha=0.5)
+            axes.scatter(
+                rows[attack],
+                y,
+                s=16,
+                marker=marker,
+                color="white" if attack in ALONE else colours,
+                edgecolors=colours,
+                lw=0.9,
+                clip_on=False,
+                zorder=3,
+            )
+        for y, worst in zip(data["y"], data[WORST], strict=True):
+            axes.text(1.02, y, f"{worst:.1f}", transform=axes.get_yaxis_transform(), va="center")
+        here = data.drop_duplicates("y").sort_values("y")
+        names = here["regularizer"].combine(here["lam"], plotting.with_lam)
+        axes.set_yticks(here["y"], names)
+        axes.set_ylim(here["y"].max() + 0.6, -0.6)
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set_xlim(0, 1.3 * largest)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.grid(axis="y", visible=False)
+
+    grid = plotting.headline_grid(
+        wide,
+        headline,
+        sharey="row",
+        height=height,
+        aspect=3 / height,
+        gridspec_kws={"height_ratios": [n + 1 for n in tallest]},
+    )
+    grid.map_dataframe(draw).set_axis_labels("Points above the worst case", "")
     handles = [
-        plt.Line2D([], [], ls="", marker=m, mec="0.2", mfc="white" if a in ALONE else "0.2", ms=5.5)
-        for a, (_, m) in entries.items()
+        plt.Line2D([], [], ls="", marker=marker, ms=5.5, label=label, mec="0.2")
+        for label, marker in (ATTACKS[attack] for attack in shown)
     ]
-    figure.legend(
-        handles,
-        [label for label, _ in entries.values()],
-        loc="outside lower center",
-        ncols=4,
-        title="hollow: alone; filled: after all before it",
-        title_fontsize=8,
-        handletextpad=0.2,
-        columnspacing=1.2,
+    for attack, handle in zip(shown, handles, strict=True):
+        handle.set_markerfacecolor("white" if attack in ALONE else "0.2")
+    title = (
+        f"What each attack overlooks (n = {accuracies['images'].max()} test images, "
+        f"{plotting.of_seeds(accuracies['seeds'].max())})\n"
+        "right: robust accuracy in percent, worst case over all attacks"
     )
-    seeds, images = int(table["seeds"].max()), table["images"].max()
-    figure.suptitle(
-        f"What each stronger attack takes away (n = {images}, {seeds} seed{'s' * (seeds > 1)})\n"
-        "right: robust accuracy in percent, worst case over all attacks",
-        fontsize=9,
+    plotting.save(
+        grid.figure,
+        png,
+        pdf,
+        title=title,
+        handles=handles,
+        legend_title="hollow: alone; filled: after all before it",
     )
-    save(figure, args.output)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

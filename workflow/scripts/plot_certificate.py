@@ -1,62 +1,61 @@
-"""Certified accuracy under the accuracy that an attack leaves, against the l2 radius."""
-
-import argparse
-from pathlib import Path
+"""Certified accuracy below the accuracy under attack, against the l2 radius."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.lines import Line2D
 
-from input_hessian.experiment.plotting import (
-    DATASETS,
-    NORMS,
-    nothing_to_draw,
-    regularizer_styles,
-    save,
-)
-from input_hessian.experiment.tables import CELL, read_table
+from input_hessian.experiment import plotting
+from input_hessian.experiment.command import Input, Output, run
+from input_hessian.experiment.tables import read_table
+
+LINES = {
+    "distance": ("-", "under attack (DDN): at most"),
+    "certified_radius": ("--", "certified: at least"),
+}
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--certificates", type=Path, nargs="+", required=True, help="one per cell")
-    parser.add_argument("--cells", type=Path, required=True, help="table of collect")
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--output", type=Path, nargs="+", required=True)
-    args = parser.parse_args()
-    tables = [table for table in map(pd.read_parquet, args.certificates) if not table.empty]
+def main(
+    certificates: list[Input], cells: Input, *, dataset: str, png: Output, pdf: Output
+) -> None:
+    tables = [table for table in map(pd.read_parquet, certificates) if not table.empty]
     if not tables:
-        return nothing_to_draw(args.output)
-    styles = regularizer_styles(read_table(args.cells)["regularizer"])
-    found = np.concatenate([table["distance"] for table in tables])
+        return plotting.nothing_to_draw(png, pdf)
+    styles = plotting.regularizer_styles(read_table(cells)["regularizer"])
+    images = pd.concat(tables)
+    found = images["distance"]
     found = found[np.isfinite(found) & (found > 0)]
-    radii = np.linspace(0, np.quantile(found, 0.99) if len(found) else 1, 400)
+    largest = found.quantile(0.99) if len(found) else 1
+    names = images["regularizer"].combine(images["lam"], plotting.with_lam).rename("cell")
+    colours = dict(
+        zip(names, images["regularizer"].map(lambda name: styles[name]["color"]), strict=True)
+    )
 
-    figure, axes = plt.subplots(figsize=(5.2, 3.4))
-    for table in tables:
-        cell = table[CELL].iloc[0]
-        colour = styles[cell["regularizer"]]["color"]
-        name = "no penalty"
-        if cell["regularizer"] != "none":
-            name = f"{cell['regularizer']}, λ = {cell['lam']:g}"
-        for column, line in (("distance", "-"), ("certified_radius", "--")):
-            accuracy = (table[column].to_numpy()[:, None] > radii).mean(0)
-            label = name if column == "distance" else None
-            axes.plot(radii, 100 * accuracy, color=colour, ls=line, label=label)
-    axes.plot([], [], color="0.4", ls="-", label="attacked (DDN): at most")
-    axes.plot([], [], color="0.4", ls="--", label="certified: at least")
-    axes.set(
-        xlabel=f"{NORMS['l2']} radius (pixel units)", ylabel="robust accuracy (%)", ylim=(-2, 102)
+    figure, axes = plt.subplots(figsize=(5.2, 3.1))
+    for column, (line, _) in LINES.items():
+        # Finite: of an image that nothing broke, seaborn would drop the distance.
+        radii = images[column].clip(upper=2 * largest)
+        sns.ecdfplot(
+            x=radii,
+            hue=names,
+            palette=colours,
+            stat="percent",
+            complementary=True,
+            ls=line,
+            ax=axes,
+        )
+        axes.get_legend().remove()
+    handles = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
+    handles += [Line2D([], [], color="0.4", ls=line, label=label) for line, label in LINES.values()]
+    axes.set(xlabel=f"{plotting.NORMS['l2']} radius (pixel units)", ylabel="Robust accuracy (%)")
+    axes.set(xlim=(0, largest), ylim=(-2, 102))
+    title = (
+        f"{plotting.dataset_title(dataset)}: certified and attacked accuracy of a small smooth MLP\n"
+        f"n = {max(map(len, tables))} test images, 1 seed"
     )
-    axes.set_xlim(0, radii[-1])
-    axes.legend(loc="upper right")
-    axes.set_title(
-        f"{DATASETS.get(args.dataset, args.dataset)}: certified and attacked accuracy of a small "
-        f"smooth MLP\nn = {max(map(len, tables))} test images, one seed"
-    )
-    save(figure, args.output)
+    plotting.save(figure, png, pdf, title=title, handles=handles, columns=2)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,66 +1,59 @@
-"""What a training step costs with each regularizer, as a multiple of a step without penalty."""
+"""The time of a training step with each regularizer, as a multiple of a step without penalty."""
 
-import argparse
-from pathlib import Path
-
-import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 
-from input_hessian.experiment.plotting import DATASETS, regularizer_styles, save
+from input_hessian.experiment import plotting
+from input_hessian.experiment.command import Input, Output, run
 from input_hessian.experiment.tables import read_table
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cost", type=Path, nargs="+", required=True, help="one per dataset")
-    parser.add_argument("--output", type=Path, nargs="+", required=True)
-    args = parser.parse_args()
-    table = pd.concat(map(read_table, args.cost))
+def main(cost: list[Input], *, png: Output, pdf: Output) -> None:
+    table = pd.concat(map(read_table, cost))
     names = list(table["regularizer"].unique())
     unit = "none" if "none" in names else names[0]
-    styles = regularizer_styles(names)
-    datasets = list(table["dataset"].unique())
-
-    figure, grid = plt.subplots(
-        1,
-        len(datasets),
-        figsize=(2.9 * len(datasets) + 1.4, 0.3 * len(names) + 1.2),
-        sharey=True,
-        squeeze=False,
+    plain = table[table["regularizer"] == unit].set_index(["dataset", "round"])["milliseconds"]
+    # Within a round: what slows the machine down for a while slows all regularizers alike.
+    rounds = table.set_index(["dataset", "round"])
+    table = rounds.assign(ratio=rounds["milliseconds"] / plain).reset_index()
+    grid = sns.catplot(
+        table,
+        kind="bar",
+        x="ratio",
+        y="regularizer",
+        col="dataset",
+        hue="regularizer",
+        palette={
+            name: style["color"] for name, style in plotting.regularizer_styles(names).items()
+        },
+        alpha=0.5,
+        estimator="median",
+        errorbar=("pi", 50),
+        capsize=0.2,
+        err_kws={"color": "black", "lw": 1},
+        height=0.3 * len(names) + 0.8,
+        aspect=3.3 / (0.3 * len(names) + 0.8),
+        legend=False,
     )
-    for axes, dataset in zip(grid[0], datasets, strict=True):
-        rows = table[table["dataset"] == dataset]
-        times = rows.pivot(index="round", columns="regularizer", values="milliseconds")
-        ratios = times.div(times[unit], axis=0)  # within a round, neighbours slow all alike
-        for y, name in enumerate(names):
-            if name not in ratios:  # not trained on this dataset
-                continue
-            low, middle, high = ratios[name].quantile([0.25, 0.5, 0.75])
-            axes.barh(y, middle, color=styles[name]["color"], alpha=0.5, height=0.6)
-            if name != unit:
-                error = [[middle - low], [high - middle]]
-                axes.errorbar(middle, y, xerr=error, color="black", capsize=2, lw=1)
-            axes.annotate(
-                f"{middle:.1f}x",
-                (high, y),
+    for dataset, axes in grid.axes_dict.items():
+        medians = table[table["dataset"] == dataset].groupby("regularizer")["ratio"].median()
+        for name, median in medians.items():
+            axes.text(
+                1.02,
+                names.index(name),
+                f"{median:.1f}x",
+                transform=axes.get_yaxis_transform(),
                 va="center",
-                xytext=(5, 0),
-                textcoords="offset points",
             )
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlabel("time relative to plain training")
-        axes.set_title(f"{DATASETS.get(dataset, dataset)} (1x = {times[unit].median():.1f} ms)")
+        axes.set_title(f"{plotting.dataset_title(dataset)} (1x = {plain[dataset].median():.1f} ms)")
         axes.grid(axis="y", visible=False)
-        axes.margins(x=0.16)
-    rounds, batch = table["round"].nunique(), table["batch_size"].iloc[0]
-    figure.suptitle(
-        f"Cost of one training step, batch {batch}:\nmedian and quartiles of {rounds} rounds",
-        fontsize=9,
+    grid.set_axis_labels("Time relative to plain training", "")
+    title = (
+        f"Time of one training step, batch of {table['batch_size'].iloc[0]}:\n"
+        f"median and quartiles of {table['round'].nunique()} rounds"
     )
-    save(figure, args.output)
+    plotting.save(grid.figure, png, pdf, title=title)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

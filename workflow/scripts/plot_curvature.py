@@ -1,82 +1,65 @@
-"""Gradient and Hessian norms of test images: one interval per regularizer and weight."""
+"""Gradient and Hessian norms of test images: one box per regularizer and λ."""
 
-import argparse
 import itertools
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
+from scipy.stats import gmean
 
-from input_hessian.experiment.plotting import (
-    DATASETS,
-    nothing_to_draw,
-    regularizer_styles,
-    save,
-    weighted_name,
-)
+from input_hessian.experiment import plotting
+from input_hessian.experiment.command import Input, Output, run
 from input_hessian.experiment.tables import read_table
 
 MEASURES = {
     "gradient_norm": "‖g‖ (nats per pixel unit)",
     "hessian_norm": "‖H‖ (nats per squared pixel unit)",
 }
+# What matplotlib's boxes are called, and the quantile of each.
+BOX = {"whislo": "q05", "q1": "q25", "med": "median", "q3": "q75", "whishi": "q95"}
 
 
-def interval(axes, rows: pd.DataFrame, measure: str, height: float, colour) -> None:
-    """Draw 5% to 95%, 25% to 75% and the median, each the geometric mean over seeds."""
-
-    def quantile(name):
-        return np.exp(np.log(rows[f"{measure}_{name}"]).mean())
-
-    axes.plot([quantile("q05"), quantile("q95")], [height] * 2, color=colour, lw=1)
-    axes.plot(
-        [quantile("q25"), quantile("q75")],
-        [height] * 2,
-        color=colour,
-        lw=4,
-        solid_capstyle="butt",
-        alpha=0.6,
-    )
-    axes.plot(quantile("median"), height, "o", color=colour, ms=5, mec="white", mew=0.8)
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--curvature", type=Path, required=True, help="table of collect_curvature")
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--output", type=Path, nargs="+", required=True)
-    args = parser.parse_args()
-    table = read_table(args.curvature)
-    styles = regularizer_styles(table["regularizer"])  # of all datasets, as in the other figures
-    table = table[table["dataset"] == args.dataset]
+def main(curvature: Input, *, dataset: str, png: Output, pdf: Output) -> None:
+    table = read_table(curvature)
+    styles = plotting.regularizer_styles(
+        table["regularizer"]
+    )  # of all datasets, as in the other figures
+    table = table[table["dataset"] == dataset]
     if table.empty:
-        return nothing_to_draw(args.output)
-    cells = list(table.groupby(["regularizer", "lam"], sort=False))
-    # A gap after each regularizer, so that its weights read as one group.
-    names = [name for (name, _), _ in cells]
-    gaps = np.cumsum([0, *(0.6 * (a != b) for a, b in itertools.pairwise(names))])
+        return plotting.nothing_to_draw(png, pdf)
+    cells = {key: rows for key, rows in table.groupby(["regularizer", "lam"], sort=False)}
+    # A gap after each regularizer, so that its λ read as one group.
+    gaps = np.cumsum([0, *(0.6 * (a[0] != b[0]) for a, b in itertools.pairwise(cells))])
     heights = -(np.arange(len(cells)) + gaps)
 
-    figure, grid = plt.subplots(1, 2, figsize=(7, 0.2 * (len(cells) + gaps[-1]) + 1.1), sharey=True)
+    figure, grid = plt.subplots(1, 2, figsize=(7, 0.2 * (len(cells) + gaps[-1]) + 0.8), sharey=True)
     for axes, (measure, label) in zip(grid, MEASURES.items(), strict=True):
-        for height, ((name, _), rows) in zip(heights, cells, strict=True):
-            interval(axes, rows, measure, height, styles[name]["color"])
+        for height, ((name, lam), rows) in zip(heights, cells.items(), strict=True):
+            # The geometric mean over seeds.
+            box = {part: gmean(rows[f"{measure}_{q}"]) for part, q in BOX.items()}
+            colour = {"color": styles[name]["color"]}
+            axes.bxp(
+                [box | {"label": plotting.with_lam(name, lam)}],
+                positions=[height],
+                orientation="horizontal",
+                widths=0.6,
+                showfliers=False,
+                showcaps=False,
+                patch_artist=True,
+                boxprops={"facecolor": styles[name]["color"], "alpha": 0.6, "lw": 0},
+                whiskerprops=colour,
+                medianprops={"color": "black"},
+            )
         axes.set(xscale="log", xlabel=label, ylim=(heights[-1] - 0.7, 0.7))
         axes.grid(axis="y", visible=False)
-    plain = [weighted_name(name, lam) for (name, lam), _ in cells]
-    grid[0].set_yticks(heights, plain)
     seeds = table["seed"].nunique()
     mean = f", geometric mean over {seeds} seeds" if seeds > 1 else ""
-    figure.suptitle(
-        f"{DATASETS.get(args.dataset, args.dataset)}: input gradient and Hessian of the loss at "
+    title = (
+        f"{plotting.dataset_title(dataset)}: input gradient and Hessian of the loss at "
         f"n = {table['n'].max()} test images\n"
-        f"dot: median image, thick: 25% to 75%, thin: 5% to 95%{mean}",
-        fontsize=9,
+        f"line: median image, box: 25% to 75%, whiskers: 5% to 95%{mean}"
     )
-    save(figure, args.output)
+    plotting.save(figure, png, pdf, title=title)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

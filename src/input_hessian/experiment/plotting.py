@@ -1,9 +1,13 @@
 """What all figures share: the style, the colours, the words, and how a figure is saved."""
 
+from __future__ import annotations
+
 import io
-import math
+import textwrap
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
@@ -11,12 +15,18 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from PIL import Image
 
+if TYPE_CHECKING:
+    from seaborn import FacetGrid
+    from torch import Tensor
+
+matplotlib.rcdefaults()  # a user's matplotlibrc changes no figure
+# Seaborn lays its grids out before they have their titles; `save` does it again.
+warnings.filterwarnings("ignore", "Tight layout not applied")
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
 NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$"}
@@ -30,9 +40,13 @@ LINES = ["-"] * 5 + ["--"] * 5
 # These look the same in every figure and run, whichever of them a figure shows.
 REGULARIZERS = ["gradient", "hessian", "hessian-paper", "taylor", "cure", "jacobian"]
 REGULARIZERS += ["adversarial-linf", "adversarial-l2"]
+# Bands have no edge, and neither have the markers on lines.
+BAND = {"err_kws": {"alpha": 0.15, "lw": 0}, "markeredgewidth": 0, "markersize": 6}
+# What `summary` makes of a mean and its bounds, seaborn draws as they are.
+SUMMARY = {"estimator": "median", "errorbar": ("pi", 100), **BAND}
 
 
-def regularizer_styles(names: Iterable[str]) -> dict[str, dict[str, object]]:
+def regularizer_styles(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return colour, marker and line style per regularizer; plain training is black.
 
     The names of :data:`REGULARIZERS` have a style of their own; others get the next ones in their
@@ -49,100 +63,201 @@ def regularizer_styles(names: Iterable[str]) -> dict[str, dict[str, object]]:
         for i, name in enumerate(others)
         if name in names
     }
-    return {"none": {"color": "black", "marker": "x"}, **styles}
+    return {"none": {"color": "black", "marker": "<", "ls": "-"}, **styles}
 
 
-def lam_colours(lams: Iterable[float]) -> dict[float, tuple]:
-    """Return one colour per weight of one regularizer, light to dark as it grows."""
-    lams = sorted(set(lams))
-    return dict(zip(lams, sns.color_palette("flare", len(lams)), strict=True))
-
-
-def weighted_name(name: str, lam: float) -> str:
-    """Return a regularizer's name with its weight; plain training has none."""
-    return name if name == "none" else f"{name}, λ = {lam:g}"
-
-
-def panel_titles(table: pd.DataFrame) -> dict[str, str]:
-    """Return the title of each regularizer's panel; of a single weight, it states that weight.
-
-    Args:
-        table: rows with ``regularizer`` and ``lam``.
-    """
-    lams = table.groupby("regularizer", sort=False)["lam"].unique()
+def by_regularizer(names: Iterable[str]) -> dict[str, Any]:
+    """Return the keywords that make seaborn draw each regularizer in its style."""
+    names = list(dict.fromkeys(names))
+    styles = regularizer_styles(names)
     return {
-        name: name if name == "none" or len(values) > 1 else f"{name}\nλ = {values[0]:g}"
-        for name, values in lams.items()
+        "hue": "regularizer",
+        "style": "regularizer",
+        "hue_order": names,
+        "style_order": names,
+        "palette": {name: style["color"] for name, style in styles.items()},
+        "markers": {name: style["marker"] for name, style in styles.items()},
+        "dashes": {name: "" if style["ls"] == "-" else (3, 1.5) for name, style in styles.items()},
     }
 
 
-def lam_legend(figure: Figure, lams: Iterable[float], others: Sequence[Line2D] = ()) -> None:
-    """Draw one legend of weights and others for all panels: inside them, it would hide data."""
-    colours = lam_colours(lams)
-    handles = [Line2D([], [], color=c, label=f"λ = {lam:g}") for lam, c in colours.items()]
-    handles += others
-    # three columns where there are sources to name: four would be wider than the figure
-    columns = 4 if max(len(handle.get_label()) for handle in handles) < 20 else 3
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
-
-
-def panels(
-    names: Sequence[str], labels: Sequence[str], size: tuple[float, float], *, sharex: bool
-) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure, and the axes of each row, one per name.
-
-    After four columns the rows go on below, so that the figure stays legible on a page.
+def by_lam(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the keywords that make seaborn draw a line per λ: plain training black and dashed.
 
     Args:
-        names: titles of the columns.
-        labels: vertical axis of each row; the axes of a row share their limits.
-        size: of one panel, in inches.
-        sharex: let all rows share the horizontal axis.
+        table: rows with ``regularizer`` and ``lam``; gets a column ``λ`` with what the legend says.
     """
-    blocks = math.ceil(len(names) / 4)
-    columns = math.ceil(len(names) / blocks)
-    figure, grid = plt.subplots(
-        blocks * len(labels),
-        columns,
-        figsize=(size[0] * columns + 0.8, size[1] * blocks * len(labels)),
-        squeeze=False,
+    import seaborn as sns
+
+    plain = table["regularizer"] == "none"
+    table["λ"] = table["lam"].map("λ = {:g}".format).where(~plain, "no penalty")
+    lams = list(dict.fromkeys(table[~plain].sort_values("lam")["λ"]))
+    names = ["no penalty"] * bool(plain.any()) + lams
+    colours = dict(zip(lams, sns.color_palette("flare", len(lams)), strict=True))
+    return {
+        "hue": "λ",
+        "style": "λ",
+        "hue_order": names,
+        "style_order": names,
+        "palette": {"no penalty": "black", **colours},
+        "dashes": {"no penalty": (3, 1.5), **dict.fromkeys(lams, "")},
+    }
+
+
+def dataset_title(name: str) -> str:
+    """Return what titles call a data set; one of a user's own keeps its name."""
+    return DATASETS.get(name, name)
+
+
+def with_lam(name: str, lam: float) -> str:
+    """Return a regularizer's name with its penalty strength; plain training has none."""
+    return name if name == "none" else f"{name}, λ = {lam:g}"
+
+
+def of_seeds(count: int) -> str:
+    """Return ``"1 seed"`` or ``"3 seeds"``."""
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
+def interval_name(seeds: int) -> str:
+    """Return what the interval of :func:`input_hessian.experiment.statistics.over_seeds` is."""
+    if seeds == 1:
+        return "95% Wilson interval over the images, 1 seed"
+    return f"95% interval over {seeds} seeds (Student's t)"
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return three rows per row, ``value`` its ``low``, ``mean`` and ``high``, in percent.
+
+    The median of the three is the mean and their range the interval: with :data:`SUMMARY`, seaborn
+    draws the statistics that the table holds and computes none.
+    """
+    others = [column for column in table if column not in ("low", "mean", "high")]
+    long = table.melt(others, ["low", "mean", "high"], "bound")
+    return long.assign(value=100 * long["value"])
+
+
+def headline_grid(
+    table: pd.DataFrame, headline: dict[str, dict[str, Sequence[float]]], **options: Any
+) -> FacetGrid:
+    """Return a grid with a row per dataset and a panel per norm and radius, titled.
+
+    Args:
+        table: rows with ``dataset``, ``norm`` and ``epsilon``; those at other radii are left out.
+        headline: the radii, per dataset and norm.
+        options: of seaborn's FacetGrid.
+    """
+    import seaborn as sns
+
+    panels = [
+        (dataset, norm, epsilon, place)
+        for dataset, radii in headline.items()
+        for place, (norm, epsilon) in enumerate(
+            (norm, epsilon) for norm, values in radii.items() for epsilon in values
+        )
+    ]
+    panels = pd.DataFrame(panels, columns=["dataset", "norm", "epsilon", "panel"])
+    table = table.merge(panels)
+    grid = sns.FacetGrid(
+        table,
+        row="dataset",
+        col="panel",
+        row_order=[dataset for dataset in headline if dataset in set(table["dataset"])],
+        legend_out=False,
+        **options,
     )
-    rows = [grid[i :: len(labels)].flatten() for i in range(len(labels))]
-    for row, label in zip(rows, labels, strict=True):
-        for k, axes in enumerate(row):
-            axes.set_visible(k < len(names))
-            if k:
-                axes.sharey(row[0])
-            if (first := rows[0][0] if sharex else row[0]) is not axes:
-                axes.sharex(first)
-            axes.tick_params(labelleft=k % columns == 0, labelbottom=row is rows[-1] or not sharex)
-            axes.set_ylabel(label if k % columns == 0 else None)
-    for axes, name in zip(rows[0], names, strict=False):
-        axes.set_title(name)
-    return figure, [row[: len(names)] for row in rows]
+    for axes in grid.axes.flat:
+        axes.set_visible(False)  # the datasets may have different numbers of radii
+    for dataset, norm, epsilon, panel in panels.itertuples(index=False):
+        if (axes := grid.axes_dict.get((dataset, panel))) is not None:
+            axes.set_visible(True)
+            axes.set_title(f"{dataset_title(dataset)}, {NORMS[norm]} ε = {epsilon:g}")
+    return grid
 
 
-def nothing_to_draw(paths: Iterable[Path]) -> None:
-    """Write a figure that says that no cell finished."""
+def crosses(axes: Axes, x: pd.DataFrame, y: pd.DataFrame, **style: Any) -> None:
+    """Draw a point per row, with bars in both directions.
+
+    Args:
+        axes: where to draw.
+        x: columns ``mean, low, high``, one row per point.
+        y: the same, with the same index.
+        style: keywords of a line.
+    """
+    bars = {
+        f"{name}err": [table["mean"] - table["low"], table["high"] - table["mean"]]
+        for name, table in (("x", x), ("y", y))
+    }
+    axes.errorbar(x["mean"], y["mean"], **bars, elinewidth=0.8, **style)
+
+
+def legend_handles(grid: FacetGrid) -> list[Artist]:
+    """Return the labelled handles of the legend that seaborn drew, which is removed."""
+    handles = grid.legend.legend_handles
+    for handle, text in zip(handles, grid.legend.texts, strict=True):
+        handle.set_label(text.get_text())
+    grid.legend.remove()
+    return handles
+
+
+def show_image(axes: Axes, image: Tensor, title: str, **options: Any) -> None:
+    """Draw an image ``[channels, height, width]`` in [0, 1], grey or in colour."""
+    axes.imshow(image.movedim(0, -1).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+    axes.set_title(title, **options)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+
+
+def nothing_to_draw(
+    *paths: Path, reason: str = "every cell diverged: see tables/cells.csv"
+) -> None:
+    """Write a figure that says why it is empty."""
     figure, axes = plt.subplots(figsize=(4, 1))
-    axes.text(0.5, 0.5, "every cell diverged: see tables/cells.csv", ha="center", va="center")
+    axes.text(0.5, 0.5, reason, ha="center", va="center")
     axes.axis("off")
-    save(figure, paths)
+    save(figure, *paths)
 
 
-def save(figure: Figure, paths: Iterable[Path]) -> None:
-    """Write the figure in every format asked for, without a date: equal data, equal bytes.
+def save(
+    figure: Figure,
+    *paths: Path,
+    title: str = "",
+    handles: Sequence[Artist] = (),
+    columns: int = 4,
+    legend_title: str | None = None,
+) -> None:
+    """Write the figure to every path, without a date: equal data, equal bytes.
 
     A PNG gets a palette of 256 colours: a third of the size, and no visible difference.
+
+    Args:
+        figure: its panels; it grows by the heights of title and legend.
+        paths: of PNG and PDF files.
+        title: above all panels; lines wider than the figure are broken.
+        handles: labelled artists of one legend below all panels: inside them, it would hide data.
+        columns: of the legend, at most.
+        legend_title: of the legend.
     """
+    width, height = figure.get_size_inches()
+    lines = [part for line in title.split("\n") for part in textwrap.wrap(line, int(14 * width))]
+    figure.suptitle("\n".join(lines))
+    rows = 0
+    if handles:
+        columns = min(columns, len(handles))
+        rows = -(-len(handles) // columns) + bool(legend_title)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=columns, title=legend_title
+        )
+    figure.set_figheight(height + 0.17 * (len(lines) + rows))
+    figure.set_layout_engine("constrained")
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(path.suffix[1:])
         if path.suffix == ".png":
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png")
             image = Image.open(buffer).convert("RGB")
             image.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
         else:
-            figure.savefig(path, metadata=metadata)
+            figure.savefig(path, metadata={"CreationDate": None})
     plt.close(figure)
