@@ -77,8 +77,10 @@ def project_file(path):
 def code(script):
     """Inputs of a rule: its script, and every file that this imports."""
     path = CLONE / "workflow/scripts" / f"{script}.py"
-    library = [project_file(file) for file in source_files(path) if file != path.resolve()]
-    return {"script": project_file(path), "library": library}
+    library = [file for file in source_files(path) if file != path.resolve()]
+    # The style of the figures stands beside the module that applies it.
+    library += [file.with_name("style.mplstyle") for file in library if file.name == "plotting.py"]
+    return {"script": project_file(path), "library": [project_file(file) for file in library]}
 
 
 def plugin(kind, name):
