@@ -83,10 +83,10 @@ def project_file(path):
     return local(os.path.relpath(path))
 
 
-def code(script):
-    """Inputs of a rule: its script, and every file that this imports."""
+def code(script, *others):
+    """Inputs of a rule: its script, and every file that this and others import."""
     path = CLONE / "workflow/scripts" / f"{script}.py"
-    library = [file for file in source_files(path) if file != path.resolve()]
+    library = [file for file in source_files(path, *others) if file != path.resolve()]
     # The style of the figures stands beside the module that applies it.
     library += [
         file.with_name("style.mplstyle")
@@ -115,7 +115,7 @@ STDIN = " << 'SETTINGS'\n{params.settings}\nSETTINGS"
 
 
 def signature(script):
-    """Parameters of a script's function, each with where a rule has it; None: from standard input."""
+    """Parameters of a script's function, and where each comes from; None is standard input."""
     kinds = {
         "Input": "input",
         "Output": "output",

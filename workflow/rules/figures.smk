@@ -180,10 +180,21 @@ for figure, entry in FIGURE_RULES.items():
             LOOP_COMMAND
 
 
+RESULTS_NOTEBOOK = CLONE / "workflow/notebooks/results.ipynb"
+# A cell tagged needs-<section> is left out where that was not computed.
+COMPUTED = {
+    "selection": CONFIG.selection,
+    "masking": CONFIG.masking,
+    "curvature": CONFIG.curvature and DDN,
+    "cost": CONFIG.cost,
+    "comparison": CONFIG.comparison,
+}
+
+
 rule run_notebook:
     input:
-        **code("run_notebook"),
-        notebook=project_file(CLONE / "workflow/notebooks/results.ipynb"),
+        **code("run_notebook", RESULTS_NOTEBOOK),
+        notebook=project_file(RESULTS_NOTEBOOK),
         # What the notebook reads, where it is computed; it leaves out the sections of the rest.
         tables=[path for path in TABLES if path.endswith(".csv")],
         cost=COSTS,
@@ -207,10 +218,13 @@ rule run_notebook:
     params:
         settings=lambda wildcards, input, output: text(
             {
-                "NAME": CONFIG.name,
-                "REPORT": str(Path(output.page).parent),
-                "RESULTS": results_folder(input),
-                "DATA": str(Path(input.data[0]).parent),
+                "parameters": {
+                    "NAME": CONFIG.name,
+                    "REPORT": str(Path(output.page).parent),
+                    "RESULTS": results_folder(input),
+                    "DATA": str(Path(input.data[0]).parent),
+                },
+                "computed": [section for section, there in COMPUTED.items() if there],
             }
         ),
     message:
