@@ -13,6 +13,8 @@ TICKS = [1, 2, 4, 8, 16]
 
 def main(recovery: list[Input], *, dataset: str, png: Output, pdf: Output) -> None:
     table = pd.concat(map(read_table, recovery))
+    if table.empty:
+        return plotting.nothing_to_draw(png, pdf)
     table["estimator"] = table["method"] + ", " + table["start"] + " start"
     if "step_size" in table:  # ascent alone has one
         steps = table["step_size"].map(", step {:g}".format).where(table["step_size"].notna(), "")

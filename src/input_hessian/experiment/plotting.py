@@ -251,6 +251,8 @@ def save(
         )
     figure.set_figheight(height + 0.17 * (len(lines) + rows))
     figure.set_layout_engine("constrained")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, the same for every format
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".png":
