@@ -1,8 +1,7 @@
 """Measure what planning costs Snakemake, against the number of cells: dry runs of generated configs.
 
 Time is that of the processor, with the wall clock beside it: a busy machine changes the one little.
-Planned is everything, everything with ten cells trained together, and one cell alone, as each job of
-a cluster plans it again.  Then the experiment is really started, and stopped after a few jobs: what
+Planned is everything, and one cell alone, as each job of a cluster plans it again.  Then the experiment is really started, and stopped after a few jobs: what
 Snakemake itself computes between one job and the next grows with the cells, too.
 """
 
@@ -31,35 +30,32 @@ from input_hessian.experiment.files import write_atomically
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-# Cells: one without penalty and so many weights of the Hessian penalty, times so many seeds.
+# Cells: one without penalty and so many lam of the Hessian penalty, times so many seeds.
 SIZES = {50: (9, 5), 500: (24, 20), 5000: (99, 50)}
 ONE_CELL = "results/scaling/digits/hessian/lam~0.1/seed~0/evaluation.json"
-# What is planned: cells that train together, and targets.
-PLANS = {"everything": (1, []), "ten together": (10, []), "one cell": (1, [ONE_CELL])}
+PLANS = {"everything": [], "one cell": [ONE_CELL]}  # what is planned: targets
 RUN = "a job, while running"
 COLUMNS = ["cells", "plan", "jobs", "run", "cpu_seconds", "wall_seconds", "peak_memory_mb"]
 COLUMNS += ["snakemake", "python"]
 
 
-def configuration(lams: int, seeds: int, batch_cells: int) -> dict:
-    """Return the demo's configuration with so many weights of the Hessian penalty and seeds."""
-    config = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
-    entries = {entry["name"]: entry for entry in config["regularizers"]}
-    entries["hessian"]["lam"] = [round(0.1 * (i + 1), 1) for i in range(lams)]
-    return config | {
+def configuration(lams: int, seeds: int) -> dict:
+    """Return what differs from the demo: so many lam of the Hessian penalty, and so many seeds."""
+    others = ("gradient", "taylor", "cure", "jacobian", "adversarial-linf", "adversarial-l2")
+    return {
         "name": "scaling",
         "seeds": list(range(seeds)),
-        "training": config["training"] | {"batch_cells": batch_cells},
-        "regularizers": [entries["none"], entries["hessian"]],
-        "recovery": config["recovery"] | {"lam": [0.1]},
-        "certificate": config["certificate"] | {"regularizers": [{"name": "none", "lam": 0}]},
+        "regularizers": dict.fromkeys(others)
+        | {"hessian": {"lam": [round(0.1 * (i + 1), 1) for i in range(lams)]}},
+        "recovery": {"lam": [0.1]},
+        "certificate": {"regularizers": [{"name": "none", "lam": 0}]},
     }
 
 
 def dry_run(folder: Path, targets: list[str]) -> dict[str, float]:
     """Run ``snakemake -n`` in ``folder``; return jobs, seconds and peak memory of its process."""
     command = [sys.executable, "-m", "snakemake", *targets, "-n"]
-    command += ["--configfile", "config/scaling.yaml"]
+    command += ["--configfile", "config/demo.yaml", "config/scaling.yaml"]
     log = folder / "snakemake.log"
     with log.open("w") as stream:
         began = time.perf_counter()
@@ -82,7 +78,7 @@ def dry_run(folder: Path, targets: list[str]) -> dict[str, float]:
 def schedule(folder: Path, jobs: int) -> dict[str, float]:
     """Run Snakemake until so many jobs are over; return its own processor time for each."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2"]
-    command += ["--configfile", "config/scaling.yaml"]
+    command += ["--configfile", "config/demo.yaml", "config/scaling.yaml"]
     log = folder / "snakemake.log"
     before = None
     with log.open("w") as stream:
@@ -119,13 +115,12 @@ def measure(sizes: list[int], runs: int) -> list[dict[str, float]]:
         folder = Path(temporary)
         for name in ("workflow", "src", "profiles", "config", "envs"):
             shutil.copytree(ROOT / name, folder / name)
-        shutil.copy(ROOT / "Snakefile", folder)
+        for name in ("Snakefile", "config.yaml"):
+            shutil.copy(ROOT / name, folder)
         for cells in sizes:
-            for run, (plan, (batch_cells, targets)) in itertools.product(
-                range(runs), PLANS.items()
-            ):
-                config = configuration(*SIZES[cells], batch_cells)
-                (folder / "config/scaling.yaml").write_text(yaml.safe_dump(config))
+            config = configuration(*SIZES[cells])
+            (folder / "config/scaling.yaml").write_text(yaml.safe_dump(config))
+            for run, (plan, targets) in itertools.product(range(runs), PLANS.items()):
                 rows.append({"cells": cells, "plan": plan, "run": run, **dry_run(folder, targets)})
                 print(rows[-1], flush=True)
             rows.append({"cells": cells, "plan": RUN, "run": 0, **schedule(folder, jobs=10)})
@@ -139,15 +134,15 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     """Draw seconds and memory against cells, every run a point, lines through the medians."""
     import matplotlib.pyplot as plt
 
-    plt.style.use(ROOT / "workflow/scripts/style.mplstyle")
+    plt.style.use(ROOT / "src/input_hessian/experiment/style.mplstyle")
     figure, axes = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
     for ax, column, label in (
         (axes[0], "cpu_seconds", "processor time, seconds"),
         (axes[1], "peak_memory_mb", "peak memory, MB"),
     ):
         for color, marker, (plan, rows) in zip(
-            ("C0", "C1", "C2"),
-            "osD",
+            ("C0", "C1"),
+            "os",
             table[table["plan"] != RUN].groupby("plan", sort=False),
             strict=True,
         ):

@@ -26,14 +26,15 @@ import torch.nn.functional as F
 from readme import write_table
 from torch import Tensor, nn
 
-from input_hessian.experiment import models
-from input_hessian.vectors import vector_norm
-from input_hessian.hessian import InputHessian
 from input_hessian.estimators import operator_norm
-from input_hessian.experiment.errors import UserError, run
-from input_hessian.experiment.files import write_atomically
-from input_hessian.layerwise import LayerwiseHessian
+from input_hessian.experiment import models
 from input_hessian.experiment.devices import resolve_device
+from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.plugins import load_plugin
+from input_hessian.hessian import InputHessian
+from input_hessian.layerwise import LayerwiseHessian
+from input_hessian.vectors import vector_norm
 
 HERE = Path(__file__).parent
 WIDTHS = {"mlp": 256, "cnn": 16}
@@ -509,12 +510,12 @@ def real_images(name: str, folder: Path, count: int) -> tuple[str, Tensor, Tenso
     """
     from input_hessian.experiment import datasets
 
-    dataset = datasets.DATASETS[name]
+    dataset = load_plugin("dataset", name).DATASET
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            datasets.fetch(dataset, Path(scratch), sources=[folder])
+            datasets.fetch(dataset, Path(scratch), mirrors=[str(folder)])
         except datasets.DatasetError:
-            dataset = datasets.DATASETS["digits"]
+            dataset = load_plugin("dataset", "digits").DATASET
         tensors = datasets.prepare(dataset, Path(scratch))
     images = tensors["train_images"][:count].float().div(255)
     if images.shape[1:] != MAIN[0]:
@@ -887,4 +888,7 @@ def measure(args: argparse.Namespace) -> list[dict]:
 
 
 if __name__ == "__main__":
-    run(main)
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

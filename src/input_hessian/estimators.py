@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -215,7 +215,7 @@ class Estimator:
         ValueError: for an empty budget, or a step size that is missing, misplaced or not positive.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # see input_hessian.penalties.Penalty
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # see input_hessian.penalties.Penalty
 
     method: Literal["power", "lanczos", "ascent"] = "power"
     start: Literal["gradient", "softmax", "random"] = "softmax"

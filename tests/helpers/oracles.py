@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.networks import seeded
 
 EPS = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
 

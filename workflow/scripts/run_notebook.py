@@ -13,7 +13,7 @@ from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
 
-PARAMETERS = "parameters"  # tag of the cell that sets NAME
+PARAMETERS = "parameters"  # tag of the cell that names the run and its folders
 TIMEOUT = 600  # seconds a cell may take: far more than any needs
 # nbconvert's own page without the scripts that it would fetch from the web, and as wide as a text.
 PAGE = """
@@ -27,8 +27,8 @@ PAGE = """
 """
 
 
-def parametrize(notebook: NotebookNode, name: str) -> None:
-    """Replace the cell with the tag ``parameters`` by the name of the run.
+def parametrize(notebook: NotebookNode, values: dict[str, str]) -> None:
+    """Replace the cell with the tag ``parameters``, which names the run and its folders.
 
     Raises:
         UserError: unless there is exactly one such cell.
@@ -36,10 +36,10 @@ def parametrize(notebook: NotebookNode, name: str) -> None:
     cells = [cell for cell in notebook.cells if PARAMETERS in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise UserError(
-            f"expected one cell with the tag {PARAMETERS!r}, which sets NAME, got {len(cells)}; "
+            f"expected one cell with the tag {PARAMETERS!r}, which names the run, got {len(cells)}; "
             "restore it (in Jupyter: Property Inspector, Cell Tags)"
         )
-    cells[0].source = f"NAME = {name!r}"
+    cells[0].source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
 
 
 def execute(notebook: NotebookNode) -> None:

@@ -1,6 +1,5 @@
 """Write down where the tables come from: code, configuration, data, versions, machine, time."""
 
-import hashlib
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ from input_hessian.experiment.cells import cell_folders, selected_folders
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.provenance import environment
+from input_hessian.experiment.release import config_sha256, sha256
 from input_hessian.experiment.tables import read_table
 
 PACKAGES = [
@@ -23,16 +23,6 @@ PACKAGES = [
 ]
 # What a cell's record says about how it was computed; cells that agree in all of it are counted.
 RECORDED = ["commit", "python", "torch", "numpy", "device", "processor", "threads"]
-
-
-def sha256(content: bytes) -> str:
-    """Return the SHA-256 of bytes in hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def canonical(config: dict) -> str:
-    """Return one text per configuration, whatever the order of its keys."""
-    return json.dumps(config, sort_keys=True, separators=(",", ":"))
 
 
 def count_records(records: list[dict]) -> list[dict]:
@@ -154,7 +144,7 @@ def main(
     written = {
         "name": config["name"],
         "config": config,
-        "config_sha256": sha256(canonical(config).encode()),
+        "config_sha256": config_sha256(config),
         "seeds": config["seeds"],
         "cells": cells["status"].value_counts().to_dict(),
         "trained_by": count_records(training),

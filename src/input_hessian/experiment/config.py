@@ -1,289 +1,338 @@
-"""The configuration: its keys, their meaning, units and defaults, and what must hold between them.
+"""The configuration: every key with its meaning, unit, default and bounds, and what is checked.
 
-``python -m input_hessian.experiment.config`` prints the JSON schema with which editors complete and
-check a configuration while it is written.
+:func:`read_config` turns what Snakemake has read from YAML into a :class:`Config`, or says in the
+terms of that YAML file everything that is wrong with it.  Run as a module, this prints the JSON
+schema that editors use::
+
+    python -m input_hessian.experiment.config > workflow/schemas/config.schema.json
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal, InvalidOperation
-from functools import partial
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.explain import closest, explain, resolved
+from input_hessian.experiment.plugins import load_plugin, penalty_class
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Norm = Literal["linf", "l2"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+STRICT = ConfigDict(
+    extra="forbid", strict=True, allow_inf_nan=False, frozen=True, use_attribute_docstrings=True
+)
+T = TypeVar("T")
+# Of which split a section takes its images.
+SPLITS = {"evaluation": "test", "selection": "validation", "recovery": "train"}
+AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
+
+
+def _listed(values: Iterable[float]) -> str:
+    return f"[{', '.join(f'{value:g}' for value in values)}]"
+
+
+def _distinct(values: list[T]) -> list[T]:
+    if any(value in values[:i] for i, value in enumerate(values)):
+        raise PydanticCustomError("distinct", "expected no entry twice")
+    return values
 
 
 def _sorted(value: Any) -> Any:
     """Return nested mappings with sorted keys, so that their order in the YAML changes nothing."""
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}
-    return [_sorted(entry) for entry in value] if isinstance(value, list) else value
+    return value
 
 
-Model = Annotated[dict[str, Any], AfterValidator(_sorted)]
-Radii = Annotated[list[Positive], Field(min_length=1)]
+def _increasing(radii: list[float]) -> list[float]:
+    in_order = sorted(set(radii))
+    if radii != in_order:
+        hint = {"hint": _listed(in_order)}
+        raise PydanticCustomError("increasing", "expected increasing order; write {hint}", hint)
+    return radii
 
 
-TYPES = {
-    "bool_type": "true or false",
-    "dict_type": "a mapping (indented key: value lines)",
-    "float_type": "a number",
-    "int_type": "a whole number",
-    "list_type": "a list",
-    "model_attributes_type": "a mapping (indented key: value lines)",
-    "model_type": "a mapping (indented key: value lines)",
-    "string_type": "a text",
-}
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]  # part of a path
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Norm = Literal["linf", "l2"]
+Start = Literal["gradient", "softmax", "random"]
+Unique = {"uniqueItems": True}
+Several = Annotated[
+    list[T], Field(min_length=1, json_schema_extra=Unique), AfterValidator(_distinct)
+]
+Radii = Annotated[
+    list[Positive], Field(min_length=1, json_schema_extra=Unique), AfterValidator(_increasing)
+]
 
 
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, descriptions go into the schema."""
+class Part(BaseModel):
+    """A mapping of the configuration: no key beyond its fields, no value of another type."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = STRICT
 
 
-class RadiiPerNorm(Section):
-    """Radii of attacks in increasing order, in pixel units of [0, 1]."""
+class RadiiPerNorm(Part):
+    """Radii of attacks, in pixel units of [0, 1], increasing."""
 
     linf: Radii
+    """Largest change of a pixel."""
     l2: Radii
+    """Euclidean length of the change of an image."""
 
 
-class Dataset(Section):
-    """A data set: the name of a built-in one (digits, mnist, fashion_mnist), or one of your own."""
+class DatasetEntry(Part):
+    """A data set and the radii at which networks are attacked on it."""
 
-    file: str | None = None
-    """Path of the Python file that defines a data set of your own; built-in ones need none."""
     epsilons: RadiiPerNorm
-    """Radii at which the attacks are run."""
+    """Radii at which the attacks are run, in pixel units of [0, 1]."""
     headline: RadiiPerNorm
-    """Of these, the radii of the tables and of the Pareto figure, by which lam is selected, and at
-    which the further attacks and the masking checks run."""
+    """Of these, the radii of the tables, of the selection of lam, and of the masking checks."""
+    file: Annotated[str, Field(pattern=r"\.py$")] | None = None
+    """File that defines a data set of your own; without it, the name is that of a built-in one."""
 
 
-class Training(Section):
-    """How every network is trained: Adam with a one-cycle learning rate."""
+class ModelSettings(TypedDict):
+    """The network: its architecture, and the options of this architecture's `build`."""
 
-    epochs: Count = 4
+    __pydantic_config__ = STRICT | {"extra": "allow"}
+
+    architecture: str
+    """A built-in one (cnn, mlp), or a file of your own that defines `build`."""
+
+
+Model = Annotated[ModelSettings, AfterValidator(_sorted)]
+
+
+class Training(Part):
+    """How every network is trained: Adam with a one-cycle schedule."""
+
+    epochs: Count
     """Passes over the training images."""
     batch_size: Count = 256
     """Images per step."""
     learning_rate: Positive = 0.003
-    """Peak of the one-cycle schedule."""
+    """Peak of the schedule."""
 
 
-class Regularizer(Section):
-    """A penalty with its options and the values of its strength lam."""
+class Regularizer(Part):
+    """A penalty, its strengths, and its options: the fields of the penalty's class."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = STRICT | {"extra": "allow"}
 
     penalty: str
-    """A file of input_hessian/penalties (none, gradient, hessian, taylor, cure, jacobian,
-    adversarial), or the path of a Python file of your own. Other keys are its options."""
-    lam: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
-    """Penalty strengths; a network is trained for each of them. The unit is the penalty's."""
-    datasets: Annotated[list[str], Field(min_length=1)] | None = None
-    """Names of the data sets to train on; all of them where it is left out."""
+    """A built-in one (none, gradient, hessian, taylor, cure, jacobian, adversarial), or a file of
+    your own with a class that derives from `Penalty`."""
+    lam: Several[float] = [0.0]
+    """Penalty strengths, one cell each, in the penalty's own unit; left out for plain training."""
+    datasets: Several[str] | None = None
+    """Data sets that it is trained on; all without this line."""
 
-    @model_validator(mode="before")
+    @field_validator("lam")
     @classmethod
-    def _plain_training(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("penalty") == "none":
-            return {"lam": [0]} | values
-        return values
+    def _positive(cls, lam: list[float], info: ValidationInfo) -> list[float]:
+        if info.data.get("penalty") != "none" and min(lam) <= 0:
+            raise PydanticCustomError("positive", "expected numbers greater than 0")
+        return lam
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the penalty, sorted by name."""
+        return _sorted(self.model_extra)
 
 
-class SingleStep(Section):
-    """The fast gradient sign method."""
+class FixedAttack(Part):
+    """An attack without options; those of AutoAttack have their standard budgets."""
 
-    attack: Literal["fgsm"]
+    attack: Literal["fgsm", "apgd-ce", "apgd-t", "fab-t", "square"]
+    """Which attack."""
     norm: Norm
+    """Norm of the perturbation."""
 
 
-class Pgd(Section):
-    """Projected gradient descent with steps of 2.5 epsilon / steps."""
+class PgdAttack(Part):
+    """Projected gradient descent from random starts."""
 
     attack: Literal["pgd"]
+    """Which attack."""
     norm: Norm
+    """Norm of the perturbation."""
     steps: Count = 40
-    """Gradient steps."""
+    """Steps of a run, each 2.5 epsilon / steps long."""
     restarts: Count = 1
-    """Random starts."""
+    """Runs, each on the images that are still classified correctly."""
 
 
-class Ddn(Section):
-    """Decoupled direction and norm: the smallest l2 perturbation of each image."""
+class DdnAttack(Part):
+    """The smallest l2 perturbation of each image."""
 
     attack: Literal["ddn"]
-    norm: Literal["l2"] = "l2"
+    """Which attack."""
+    norm: Literal["l2"]
+    """Norm of the perturbation."""
     steps: Count = 100
-    """Gradient steps."""
+    """Steps of the run."""
 
 
-class AutoAttack(Section):
-    """One of AutoAttack's four, with its own budget, on what the attacks before it left."""
-
-    attack: Literal["apgd-ce", "apgd-t", "fab-t", "square"]
-    norm: Norm
+Attack = Annotated[FixedAttack | PgdAttack | DdnAttack, Field(discriminator="attack")]
 
 
-Attack = Annotated[SingleStep | Pgd | Ddn | AutoAttack, Field(discriminator="attack")]
+class Evaluation(Part):
+    """What every trained network is attacked with."""
+
+    images: Count
+    """A fixed random subset of the test images, the same for every cell."""
+    attacks: list[Attack] = Field(min_length=1)
+    """Attacks on every cell, each recorded on its own."""
 
 
-class Evaluation(Section):
-    """The attacks on every cell."""
+class Selection(Part):
+    """Selection of one lam per data set and regularizer, by validation images alone."""
 
-    images: Count = 200
-    """Size of the fixed random subset of the test images that is attacked, the same for every cell."""
-    attacks: Annotated[list[Attack], Field(min_length=1)]
-    """Each is recorded on its own; "worst" is their minimum per image."""
-
-
-class Selection(Section):
-    """Choose one lam per data set and regularizer, by validation images alone."""
-
-    max_clean_loss: Annotated[float, Field(ge=0, le=100)] = 2
-    """Points of clean accuracy that a lam may lose against plain training. Of those that lose no
-    more, the one of largest PGD accuracy, mean over the headline radii of both norms, is selected."""
-    images: Count = 250
-    """Validation images that PGD attacks."""
+    max_clean_loss: Annotated[float, Field(ge=0, le=100)] = 2.0
+    """Percentage points of clean accuracy that a lam may lose against plain training."""
+    images: Count
+    """Validation images attacked, a fixed random subset."""
     steps: Count = 40
-    """Of this PGD."""
+    """Steps of PGD on them."""
     attacks: list[Attack] = []
-    """Further attacks, on the selected cells alone, at the headline radii."""
+    """Further attacks on the selected cells, at the headline radii."""
 
 
-class Masking(Section):
-    """Checks for gradient masking, on every cell and on a control that must be flagged."""
+class Masking(Part):
+    """Checks of every cell for gradient masking, and a control that must fail them."""
 
-    images: Count = 50
-    """Of the attacked images, how many are checked."""
-
-
-class Curvature(Section):
-    """Gradient, Hessian and margin of test images, for every cell; and the loss-surface figures."""
-
-    images: Count = 200
-    """Of the test images; as many as are attacked, or fewer, to compare the two."""
+    images: Count
+    """Of the attacked test images, how many are checked."""
 
 
-class Cost(Section):
-    """The time of a training step of every regularizer, side by side in one process."""
+class Curvature(Part):
+    """Gradient and Hessian norm, margin and predicted radius of every cell, image by image."""
+
+    images: Count
+    """Of the attacked test images, how many are measured."""
+
+
+class Cost(Part):
+    """Time of a training step of every regularizer."""
 
     rounds: Count = 30
-    """Steps of each regularizer, interleaved."""
+    """Rounds in which every regularizer is timed in turn."""
 
 
-class RecoveryEstimator(Section):
-    """An estimator of the Hessian's norm, at every budget."""
+class KrylovEstimator(Part):
+    """Power iteration or Lanczos."""
 
-    method: Literal["power", "lanczos", "ascent"]
-    start: Literal["gradient", "softmax", "random"]
-    step_size: Positive | None = None
-    """Of ascent alone, in squared pixel units per nat."""
+    method: Literal["power", "lanczos"]
+    """How ||H|| is found."""
+    start: Start
+    """First vector."""
 
 
-class Recovery(Section):
-    """How much of the Hessian's norm each estimator finds while a network trains."""
+class AscentEstimator(Part):
+    """Gradient ascent with a fixed step size."""
+
+    method: Literal["ascent"]
+    """How ||H|| is found."""
+    start: Start
+    """First vector."""
+    step_size: Positive
+    """Step size, in squared pixel units per nat."""
+
+
+class Recovery(Part):
+    """How much of ||H|| each estimator finds, measured while a network trains."""
 
     regularizer: str
-    """The entry of regularizers that the network is trained with."""
-    lam: Annotated[list[Positive], Field(min_length=1)]
-    """Of its penalty strengths."""
-    images: Count = 256
-    """Size of the fixed random subset of training images that is measured."""
-    progress: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
-    """When it is measured, as fractions of the training."""
-    hvps: Annotated[list[Count], Field(min_length=1)]
-    """Budgets in Hessian-vector products; ascent can only spend odd ones."""
-    draws: Count = 3
+    """Regularizer that the network trains with."""
+    lam: Several[Positive]
+    """Of its lam; one training each."""
+    images: Count
+    """Training images measured, a fixed random subset."""
+    progress: Several[Fraction]
+    """When it is measured, as parts of the training."""
+    hvps: Several[Count]
+    """Budgets, in Hessian-vector products per image; ascent can only spend odd ones."""
+    draws: Count = 1
     """Random starts, averaged."""
-    estimators: Annotated[list[RecoveryEstimator], Field(min_length=1)]
-    """What is compared."""
+    estimators: Several[Annotated[KrylovEstimator | AscentEstimator, Field(discriminator="method")]]
+    """Estimators compared."""
 
 
-class Comparison(Section):
-    """Compare one regularizer with all others, image by image, at matched clean accuracy."""
+class Comparison(Part):
+    """Comparison of the regularizers image by image, at matched clean accuracy."""
 
     reference: str
-    """The entry of regularizers that all others are compared with."""
+    """Regularizer that all others are compared with."""
 
 
-class CertifiedCell(Section):
-    """A regularizer with one of its penalty strengths."""
+class CertifiedCell(Part):
+    """A regularizer and one of its lam."""
 
     name: str
-    """An entry of regularizers."""
-    lam: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    """One of its penalty strengths."""
+    """Name of the regularizer."""
+    lam: Annotated[float, Field(ge=0)]
+    """One of its lam."""
 
 
-class Certificate(Section):
-    """A side experiment on a network small and smooth enough for a certified radius."""
+class Certificate(Part):
+    """A side experiment, on networks small and smooth enough for a certified radius; first seed."""
 
     model: Model
-    """As the main model; fully connected with softplus. The certificate shrinks as width and beta
-    grow."""
-    regularizers: Annotated[list[CertifiedCell], Field(min_length=1)]
-    """What is trained, with the first seed."""
+    """Fully connected with softplus; the certificate shrinks as width and beta grow."""
+    regularizers: Several[CertifiedCell]
+    """What these networks are trained with."""
 
 
-class Config(Section):
-    """Configuration of the input-Hessian experiment."""
+class Config(Part):
+    """One experiment.  A null stands for a key that is left out."""
 
     name: Name
-    """Prefix of results/, reports/ and logs/, so that two experiments never mix."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0, le=2**32 - 1)]], Field(min_length=1)] = [0]
+    """Prefix of results/ and reports/, so that two experiments never mix."""
+    seeds: Several[Seed] = [0]
     """Every cell is trained once per seed."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where networks are trained and attacked."""
     mirror: str = ""
-    """A folder or URL that is tried before the public mirrors: <mirror>/<data set>/<file>."""
-    datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
-    """By name; null leaves one out."""
-    model: Model = {"architecture": "cnn"}
-    """The architecture, a file of input_hessian/experiment/models (cnn, mlp) or the path of a Python
-    file of your own, and its options."""
-    training: Training = Training()
+    """Folder or URL tried before the public addresses: `<mirror>/<data set>/<file>`."""
+    datasets: Annotated[dict[Name, DatasetEntry], Field(min_length=1)]
+    """Data sets, by name."""
+    model: Model
+    """The network that is trained in every cell."""
+    training: Training
+    """How it is trained."""
     regularizers: Annotated[dict[Name, Regularizer], Field(min_length=1)]
-    """By name, as in paths and legends; null leaves one out."""
+    """Regularizers compared, by the name that stands in paths and legends."""
     evaluation: Evaluation
+    """What every cell is attacked with."""
     selection: Selection | None = None
+    """Selection of one lam per data set and regularizer; not computed if left out."""
     masking: Masking | None = None
+    """Checks for gradient masking; not computed if left out."""
     curvature: Curvature | None = None
+    """Curvature and predicted radii; not computed if left out."""
     cost: Cost | None = None
+    """Times of training steps; not computed if left out."""
     recovery: Recovery | None = None
+    """Comparison of estimators during training; not computed if left out."""
     comparison: Comparison | None = None
+    """Comparison image by image; not computed if left out."""
     certificate: Certificate | None = None
-
-    @property
-    def attacks(self) -> list[dict[str, Any]]:
-        """The attacks on every cell, as keywords."""
-        return [attack.model_dump() for attack in self.evaluation.attacks]
-
-    @property
-    def selected_attacks(self) -> list[dict[str, Any]]:
-        """The further attacks on the selected cells, likewise."""
-        return [attack.model_dump() for attack in self.selection.attacks]
-
-    @property
-    def headline(self) -> dict[str, dict[str, list[float]]]:
-        """The headline radii of every data set and norm."""
-        return {name: entry.headline.model_dump() for name, entry in self.datasets.items()}
-
-    def lam_texts(self, regularizer: str) -> dict[str, float]:
-        """Return the penalty strengths of a regularizer by the text that names them in paths."""
-        return {f"{lam:g}": lam for lam in self.regularizers[regularizer].lam}
+    """Certified radii; not computed if left out."""
 
     def trained_on(self, dataset: str) -> list[str]:
         """Return the names of the regularizers that are trained on a data set."""
@@ -293,325 +342,292 @@ class Config(Section):
             if entry.datasets is None or dataset in entry.datasets
         ]
 
+    def lam_texts(self, regularizer: str) -> dict[str, float]:
+        """Return every lam of a regularizer under the text that stands for it in paths."""
+        return {f"{lam:g}": lam for lam in self.regularizers[regularizer].lam}
+
     def penalty(self, regularizer: str, lam: float) -> dict[str, Any]:
         """Return the keywords of :func:`input_hessian.experiment.plugins.build_penalty`."""
         entry = self.regularizers[regularizer]
-        return {"penalty": entry.penalty, "lam": lam} | _sorted(entry.model_extra)
+        return {"penalty": entry.penalty, "lam": lam, **entry.options}
 
     def dataset_file(self, dataset: str) -> str:
-        """Return the name or path of a data set's file."""
+        """Return the name or path that :func:`~input_hessian.experiment.plugins.load_plugin` takes."""
         return self.datasets[dataset].file or dataset
+
+    @property
+    def attacks(self) -> list[dict[str, Any]]:
+        """Attacks on every cell."""
+        return [attack.model_dump() for attack in self.evaluation.attacks]
+
+    @property
+    def selected_attacks(self) -> list[dict[str, Any]]:
+        """Further attacks on the selected cells."""
+        return [attack.model_dump() for attack in self.selection.attacks] if self.selection else []
+
+    @property
+    def headline(self) -> dict[str, dict[str, list[float]]]:
+        """Headline radii of every data set and norm."""
+        return {name: entry.headline.model_dump() for name, entry in self.datasets.items()}
 
     def result_settings(self) -> dict[str, Any]:
         """Return the configuration without what changes no result."""
         return _sorted(self.model_dump(exclude={"mirror", "device"}, exclude_none=True))
 
 
-def read_config(values: Mapping[str, Any], *, check_plugins: bool = True) -> Config:
-    """Check a configuration.
+def read_config(mapping: dict[str, Any], *, check_plugins: bool = True) -> Config:
+    """Return the configuration of a mapping that was read from YAML.
 
     Args:
-        values: as YAML has it.
-        check_plugins: build every penalty, architecture and data set once, which imports PyTorch.
+        mapping: keys and values; a null means that the key is left out.
+        check_plugins: load every data set, and build every network and penalty once, so that a
+            mistyped option fails before anything is trained (imports torch, seconds).
 
     Raises:
-        UserError: naming every key that is wrong, its value, what is allowed, and what to do.
+        UserError: naming every key that is wrong, its value, and what is expected.
     """
-    kept = dict(values)
-    for key in ("datasets", "regularizers"):
-        if isinstance(kept.get(key), Mapping):
-            kept[key] = {name: entry for name, entry in kept[key].items() if entry is not None}
+    # As JSON: there, pydantic is strict about types, yet takes a mapping for a model.
+    text = json.dumps(_without_nulls(mapping), default=str)
     try:
-        # As JSON: strict, yet a list stays a list and a mapping a section.
-        config = Config.model_validate_json(json.dumps(kept, default=str), strict=True)
+        config = Config.model_validate_json(text)
     except ValidationError as error:
-        problems = list(dict.fromkeys(_explain(problem) for problem in error.errors()))
+        problems = list(explain(error, Config.model_json_schema(), json.loads(text)))
     else:
         problems = list(_inconsistencies(config))
-        if not problems and check_plugins:
-            problems = list(_wrong_plugins(config))
-        if not problems:
-            return config
-    listed = "\n".join(f"  - {problem}" for problem in problems)
-    raise UserError(f"the configuration has {len(problems)} problem(s):\n{listed}")
+        if check_plugins:
+            problems += _plugin_problems(config)
+    if problems:
+        problems = list(dict.fromkeys(problems))  # two lam of one penalty share its options
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise UserError(f"the configuration has {len(problems)} problem(s):\n{listed}")
+    return config
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of a configuration that is merged over another: nothing is required."""
-    whole = Config.model_json_schema()
-    for part in [whole, *whole["$defs"].values()]:
-        part.pop("required", None)
-    for key in ("datasets", "regularizers"):
-        ((pattern, entry),) = whole["properties"][key]["patternProperties"].items()
-        whole["properties"][key]["patternProperties"][pattern] = {
-            "anyOf": [entry, {"type": "null"}]
-        }
-    return whole
-
-
-def _explain(problem: Mapping[str, Any]) -> str:
-    """Return one line about a problem that pydantic found, in the terms of the YAML file."""
-    path, schema = _place(problem["loc"])
-    where, value, context = _name(path), problem["input"], problem.get("ctx", {})
-    got = f"got {json.dumps(value, default=str)}"
-    match problem["type"]:
-        case "extra_forbidden":
-            known = list(_place(problem["loc"][:-1])[1]["properties"])
-            return (
-                f"{_name(path[:-1])}: unknown key {path[-1]!r}{_closest(path[-1], known)}; allowed "
-                f"are {', '.join(known)}"
-            )
-        case "missing":
-            return f"{_name(path[:-1])}: missing {path[-1]}; add the line `{path[-1]}: ...`"
-        case "union_tag_not_found":
-            return f"{where}: missing attack; add the line `attack: ...`"
-        case "union_tag_invalid":
-            tags = [tag.strip("'") for tag in context["expected_tags"].split(", ")]
-            hint = _closest(context["tag"], tags)
-            return (
-                f"{where}.attack: got {json.dumps(context['tag'])}, expected one of "
-                f"{', '.join(tags)}{hint}"
-            )
-        case "literal_error":
-            allowed = [str(choice) for choice in schema.get("enum", [schema.get("const")])]
-            return f"{where}: {got}, expected one of {', '.join(allowed)}{_closest(value, allowed)}"
-        case "too_short":
-            return f"{where}: {'the list is empty' if value == [] else got}, expected at least one entry"
-        case "string_pattern_mismatch":
-            return f"{where}: {got}, expected lower-case letters, digits, '-' and '_' (a path part)"
-        case "greater_than_equal":
-            return f"{where}: {got}, expected at least {context['ge']:g}"
-        case "less_than_equal":
-            return f"{where}: {got}, expected at most {context['le']:g}"
-        case "greater_than":
-            return f"{where}: {got}, expected a number greater than {context['gt']:g}"
-        case "finite_number":
-            return f"{where}: {got}, expected a finite number"
-        case kind if kind in TYPES:
-            return f"{where}: {got}, expected {TYPES[kind]}{_hint(kind, value)}"
-        case _:
-            return f"{where}: {got}: {problem['msg']}"
-
-
-def _place(location: tuple) -> tuple[list[str | int], dict[str, Any]]:
-    """Return the keys that lead to a place in the YAML file, and the schema of that place."""
-    whole = Config.model_json_schema()
-    path, node = [], whole
-    for part in location:
-        if "$ref" in node:
-            node = whole["$defs"][node["$ref"].rpartition("/")[2]]
-        if "anyOf" in node:  # an optional section
-            node = whole["$defs"][node["anyOf"][0]["$ref"].rpartition("/")[2]]
-        if "discriminator" in node:  # pydantic names the member of the union, the file does not
-            node = node["discriminator"]["mapping"].get(part, "")
-            node = whole["$defs"].get(node.rpartition("/")[2], {})
-            continue
-        if part == "[key]":
-            continue
-        path.append(part)
-        if isinstance(part, int):
-            node = node.get("items", {})
-        else:
-            entries = [*node.get("patternProperties", {}).values(), {}]
-            node = node.get("properties", {}).get(part, entries[0])
-    if "$ref" in node:
-        node = whole["$defs"][node["$ref"].rpartition("/")[2]]
-    return path, node
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    return value
 
 
 def _inconsistencies(config: Config) -> Iterator[str]:
-    """Yield what concerns several keys."""
-    yield from _repetitions(config)
-    for name, entry in config.regularizers.items():
-        where = f"regularizers.{name}"
-        if (name == "none") != (entry.penalty == "none"):
-            yield (
-                f"{where}: name {name!r} with penalty {entry.penalty!r}, expected the name none for "
-                "the penalty none and for no other: it is the baseline"
-            )
-        if name == "control":
-            yield (
-                f"{where}: got the name control, which the masking checks' control has; choose another"
-            )
-        if name != "none" and 0 in entry.lam:
-            yield f"{where}.lam: got {entry.lam}, expected numbers greater than 0"
-        for dataset in entry.datasets or []:
-            if dataset not in config.datasets:
-                yield (
-                    f"{where}.datasets: got {dataset!r}, expected names of datasets: "
-                    f"{', '.join(config.datasets)}"
-                )
-        if len(config.lam_texts(name)) < len(entry.lam):
-            yield (
-                f"{where}.lam: got {entry.lam}, expected values that differ in their first six "
-                "digits, because these name the cells"
-            )
-    baseline = config.regularizers.get("none")
-    if baseline is None or baseline.datasets is not None:
-        yield (
-            "regularizers: expected the baseline among them, on every data set; add the entry "
-            "none: {penalty: none}"
-        )
-    for name, dataset in config.datasets.items():
-        for key in ("epsilons", "headline"):
-            for norm, radii in getattr(dataset, key):
-                if radii != sorted(radii):
-                    yield (
-                        f"datasets.{name}.{key}.{norm}: got {radii}, expected increasing order; "
-                        f"write {norm}: {sorted(radii)}"
-                    )
-        for norm, radii in dataset.headline:
+    """Yield what is wrong with values that are right one by one."""
+    for name, entry in config.datasets.items():
+        for norm, radii in entry.headline:
+            attacked = getattr(entry.epsilons, norm)
             for radius in radii:
-                if radius not in getattr(dataset.epsilons, norm):
+                if radius not in attacked:
                     yield (
                         f"datasets.{name}.headline.{norm}: got {radius:g}, expected values of "
-                        f"epsilons.{norm}, {getattr(dataset.epsilons, norm)}"
+                        f"epsilons.{norm}, {_listed(attacked)}"
                     )
+    if "none" not in config.regularizers:
+        yield (
+            "regularizers: expected the baseline among them, got none such; add the line "
+            "`none: {penalty: none}`"
+        )
+    for name, entry in config.regularizers.items():
+        yield from _regularizer_inconsistencies(config, name, entry)
+
+    seen = set()
+    for section in ("evaluation", "selection"):
+        for i, attack in enumerate(getattr(getattr(config, section), "attacks", [])):
+            if (attack.attack, attack.norm) in seen:
+                yield (
+                    f"{section}.attacks[{i}]: the attack {attack.attack} with norm {attack.norm} "
+                    "stands above already, expected once"
+                )
+            seen.add((attack.attack, attack.norm))
     for section in ("masking", "curvature"):
-        part = getattr(config, section)
-        if part and part.images > config.evaluation.images:
+        images = getattr(getattr(config, section), "images", 0)
+        if images > config.evaluation.images:
             yield (
-                f"{section}.images: got {part.images}, expected at most evaluation.images, "
+                f"{section}.images: got {images}, expected at most evaluation.images, "
                 f"{config.evaluation.images}"
             )
+
     if config.recovery:
-        yield from _unknown_cells(
-            config, "recovery.regularizer", config.recovery.regularizer, config.recovery.lam
-        )
+        name, lams = config.recovery.regularizer, config.recovery.lam
+        yield from _missing_cells(config, "recovery", "regularizer", name, lams)
     if config.comparison:
-        reference = config.comparison.reference
-        yield from _unknown_cells(config, "comparison.reference", reference, [])
+        yield from _missing_cells(config, "comparison", "reference", config.comparison.reference)
         if not config.selection:
-            yield "comparison: needs the section selection; add it, or write `comparison: null`"
+            yield (
+                "comparison: compares selected cells, but there is no selection; add the section "
+                "`selection:`, or leave this one out with `comparison: null`"
+            )
     if config.certificate:
         for i, cell in enumerate(config.certificate.regularizers):
-            where = f"certificate.regularizers[{i}].name"
-            yield from _unknown_cells(config, where, cell.name, [cell.lam])
-        model = config.certificate.model
-        kind = model.get("architecture"), model.get("activation", "softplus")
-        if kind != ("mlp", "softplus"):
+            where = f"certificate.regularizers[{i}]"
+            yield from _missing_cells(config, where, "name", cell.name, [cell.lam])
+        if ("ddn", "l2") not in seen:
             yield (
-                f"certificate.model: got architecture {kind[0]} with activation {kind[1]}, expected "
-                "mlp with softplus, of which alone the curvature is bounded"
-            )
-        if not any(attack.attack == "ddn" for attack in config.evaluation.attacks):
-            yield (
-                "certificate: needs the attack ddn, which is missing in evaluation.attacks; add "
-                "{attack: ddn, norm: l2}, or write `certificate: null`"
+                "certificate: is compared with the attack ddn, which is not among "
+                "evaluation.attacks; add `{attack: ddn, norm: l2}` to these, or leave this section "
+                "out with `certificate: null`"
             )
 
 
-def _repetitions(config: Config) -> Iterator[str]:
-    """Yield lists that name something twice."""
-    lists = {"seeds": config.seeds}
-    for name, dataset in config.datasets.items():
-        for key in ("epsilons", "headline"):
-            for norm, radii in getattr(dataset, key):
-                lists[f"datasets.{name}.{key}.{norm}"] = radii
-    if config.recovery:
-        for key in ("lam", "progress", "hvps"):
-            lists[f"recovery.{key}"] = getattr(config.recovery, key)
-    for where, values in lists.items():
-        if len(set(values)) < len(values):
-            yield f"{where}: got {values}, expected no entry twice"
-    further = config.selection.attacks if config.selection else []
-    attacks = [(attack.attack, attack.norm) for attack in [*config.evaluation.attacks, *further]]
-    for attack, norm in sorted({pair for pair in attacks if attacks.count(pair) > 1}):
+def _regularizer_inconsistencies(config: Config, name: str, entry: Regularizer) -> Iterator[str]:
+    where = f"regularizers.{name}"
+    if (name == "none") != (entry.penalty == "none"):
         yield (
-            f"evaluation.attacks and selection.attacks: {attack} with norm {norm} stands "
-            f"{attacks.count((attack, norm))} times, expected once"
+            f"{where}.penalty: got {entry.penalty!r}, expected the name none for the penalty none "
+            "and for no other: it is the baseline"
+        )
+    elif name != "none" and "lam" not in entry.model_fields_set:
+        yield f"{where}: missing lam; add the line `lam: [...]`"
+    elif name == "none" and entry.datasets:
+        yield f"{where}.datasets: the baseline is trained on every data set; delete the line"
+    if name == "control":
+        yield f"{where}: this name is that of the masking checks' control; choose another"
+    for dataset in entry.datasets or []:
+        if dataset not in config.datasets:
+            yield (
+                f"{where}.datasets: got {dataset!r}, expected names of datasets: "
+                f"{', '.join(config.datasets)}; `{name}: null` leaves the regularizer out"
+            )
+    if len(config.lam_texts(name)) < len(entry.lam):
+        yield (
+            f"{where}.lam: got {entry.lam}, expected values that differ in their first six "
+            "digits, because these name the cells"
         )
 
 
-def _unknown_cells(config: Config, where: str, name: str, lams: list[float]) -> Iterator[str]:
+def _missing_cells(
+    config: Config, where: str, key: str, name: str, lams: Sequence[float] = ()
+) -> Iterator[str]:
     """Yield why a section cannot have these cells: it takes them on every data set."""
-    if name not in config.regularizers:
-        known = list(config.regularizers)
+    remedy = f"; `{where.partition('.')[0]}: null` leaves this section out"
+    known = list(config.regularizers)
+    if name not in known:
         yield (
-            f"{where}: got {name!r}, expected a name of regularizers: {', '.join(known)}"
-            f"{_closest(name, known)}"
+            f"{where}.{key}: got {name!r}, expected a name of regularizers: {', '.join(known)}"
+            f"{closest(name, known) or remedy}"
         )
         return
-    entry = config.regularizers[name]
-    missing = [
-        dataset for dataset in config.datasets if dataset not in (entry.datasets or [dataset])
-    ]
+    missing = [dataset for dataset in config.datasets if name not in config.trained_on(dataset)]
     if missing:
         yield (
-            f"{where}: got {name!r}, which is not trained on {', '.join(missing)}, expected a "
-            "regularizer without `datasets:`"
+            f"{where}.{key}: got {name!r}, which is not trained on {', '.join(missing)}, expected "
+            f"a regularizer without `datasets:`{remedy}"
         )
+    trained = config.regularizers[name].lam
     for lam in lams:
-        if lam not in entry.lam:
+        if lam not in trained:
+            yield f"{where}.lam: got {lam:g}, expected values of {name}'s lam, {_listed(trained)}{remedy}"
+
+
+def _plugin_problems(config: Config) -> Iterator[str]:
+    """Yield what data sets, networks and penalties say of their settings."""
+    from input_hessian.certificate import curvature_bound
+
+    for name, entry in config.regularizers.items():
+        if "lam" in entry.model_fields_set or name == "none":
+            yield from _penalty_problems(f"regularizers.{name}", entry)
+
+    datasets = {}
+    for name, entry in config.datasets.items():
+        try:
+            datasets[name] = load_plugin("dataset", config.dataset_file(name)).DATASET
+        except (UserError, AttributeError) as error:
+            hint = "" if entry.file else "; for one of your own, add the line `file: <path>.py`"
+            yield f"datasets.{name}: {str(error).removeprefix('dataset: ')}{hint}"
+
+    for section, split in SPLITS.items():
+        images = getattr(getattr(config, section), "images", 0)
+        smallest = min(
+            datasets, key=lambda name, split=split: datasets[name].sizes[split], default=""
+        )
+        if datasets and images > datasets[smallest].sizes[split]:
             yield (
-                f"{where.rpartition('.')[0]}.lam: got {lam:g}, expected values of {name}'s lam, "
-                f"{entry.lam}"
+                f"{section}.images: got {images}, expected at most the "
+                f"{datasets[smallest].sizes[split]} {split} images of {smallest}"
             )
 
+    for name, dataset in datasets.items():
+        classes = len(dataset.class_names)
+        attacks = {attack["attack"] for attack in config.attacks + config.selected_attacks}
+        if classes < 4 and attacks & AUTOATTACK:
+            yield (
+                f"datasets.{name}: has {classes} classes, expected at least 4 for the attacks "
+                f"{', '.join(sorted(attacks & AUTOATTACK))}; leave these out"
+            )
+        yield from _model_problems("model", config.model, dataset.image_shape, classes)
+    if config.certificate:
+        # Whether there is a certificate depends on the layers, and for one pixel it is found at once.
+        where, settings = "certificate.model", config.certificate.model
+        yield from _model_problems(where, settings, [1, 1, 1], 2, check=curvature_bound)
 
-def _wrong_plugins(config: Config) -> Iterator[str]:
-    """Build everything that is named once: what cannot be built must not fail after hours."""
-    from input_hessian.experiment import models
-    from input_hessian.experiment.plugins import build_penalty, load_plugin
 
-    def tried(where: str, make: Callable[[], Any]) -> Iterator[str]:
+def _penalty_problems(where: str, entry: Regularizer) -> Iterator[str]:
+    """Yield what the penalty's class says of its options, at every lam."""
+    for i, lam in enumerate(entry.lam):
+        options = {"lam": lam, **entry.options}
         try:
-            make()
+            adapter = TypeAdapter(penalty_class(entry.penalty))
+            adapter.validate_json(json.dumps(options), strict=True)
+        except ValidationError as error:
+            schema = adapter.json_schema()
+            schema["properties"] = {key: {} for key in Regularizer.model_fields} | schema[
+                "properties"
+            ]
+            for problem in explain(error, schema, options, where):
+                yield problem.replace(f"{where}.lam:", f"{where}.lam[{i}]:", 1)
         except UserError as error:
+            yield f"{where}.{error}"
+        except Exception as error:  # whatever a user's penalty raises
             yield f"{where}: {error}"
 
-    for name in config.regularizers:
-        for lam in config.lam_texts(name).values():
-            penalty = config.penalty(name, lam)
-            yield from tried(f"regularizers.{name}", partial(build_penalty, **penalty))
-    for name in config.datasets:
-        try:
-            dataset = load_plugin("dataset", config.dataset_file(name)).DATASET
-        except (UserError, AttributeError) as error:
-            yield f"datasets.{name}: {error}"
-            continue
-        for where, model in (("model", config.model), ("certificate.model", config.certificate)):
-            options = model.model if where != "model" and model else model
-            if options:
-                build = partial(
-                    models.build,
-                    image_shape=dataset.image_shape,
-                    classes=len(dataset.class_names),
-                    **options,
-                )
-                yield from tried(where, build)
-        wanted = [("evaluation", "test"), ("selection", "validation"), ("recovery", "train")]
-        for section, split in wanted:
-            images = getattr(getattr(config, section), "images", 0)
-            if images > dataset.sizes[split]:
-                yield (
-                    f"{section}.images: got {images}, expected at most the {dataset.sizes[split]} "
-                    f"{split} images of {name}"
-                )
 
-
-def _name(path: list[str | int]) -> str:
-    name = ""
-    for part in path:
-        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
-    return name or "top level"
-
-
-def _closest(value: Any, allowed: list[str]) -> str:
-    matches = difflib.get_close_matches(str(value), allowed, n=1)
-    return f" (did you mean {matches[0]}?)" if matches else ""
-
-
-def _hint(kind: str, value: Any) -> str:
-    """YAML 1.1 reads 1e-3 as a text: show the number as it has to be written."""
-    if kind not in ("float_type", "int_type") or not isinstance(value, str):
-        return ""
+def _model_problems(
+    where: str,
+    settings: dict[str, Any],
+    image_shape: Sequence[int],
+    classes: int,
+    check: Callable[[Any], object] = lambda network: None,
+) -> Iterator[str]:
+    """Yield why a network cannot be built for such images, or why ``check`` refuses it."""
+    options = {key: value for key, value in settings.items() if key != "architecture"}
     try:
-        number = Decimal(value)
-    except InvalidOperation:
-        return ""
-    return f"; write {number:f}, without quotes and exponent" if number.is_finite() else ""
+        adapter = TypeAdapter(load_plugin("architecture", settings["architecture"]).build)
+        content = {"image_shape": image_shape, "classes": classes, **options}
+        check(adapter.validate_json(json.dumps(content), strict=True))
+    except ValidationError as error:
+        schema = adapter.json_schema()
+        known = schema["properties"].items()
+        schema["properties"] = {"architecture": {}} | dict(list(known)[2:])
+        yield from explain(error, schema, options, where)
+    except UserError as error:
+        yield f"{where}.{error}"
+    except Exception as error:  # whatever a user's network raises
+        yield f"{where}: {str(error).removeprefix('certificate: ')}"
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of a configuration file, which need not be complete.
+
+    What is merged over config.yaml states only what differs: no key of a mapping is required, and a
+    null leaves an entry or a section out.  The entries of lists are not merged, but complete.
+    """
+    schema = Config.model_json_schema()
+    _relax(schema, schema, set())
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _relax(node: dict[str, Any], schema: dict[str, Any], seen: set[int]) -> None:
+    node = resolved(node, schema)
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    node.pop("required", None)
+    node.pop("minProperties", None)
+    for part in node.get("properties", {}).values():
+        _relax(part, schema, seen)
+    for name, entry in node.get("patternProperties", {}).items():
+        _relax(entry, schema, seen)
+        node["patternProperties"][name] = {"anyOf": [entry, {"type": "null"}]}
+        node["additionalProperties"] = False
 
 
 if __name__ == "__main__":
-    print(json.dumps(schema(), indent=2))
+    print(json.dumps(json_schema(), indent=2))

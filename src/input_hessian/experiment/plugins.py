@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.explain import closest
 
 if TYPE_CHECKING:
     from input_hessian.penalties import Penalty
@@ -45,7 +47,7 @@ def plugin_file(kind: str, name: str) -> Path:
         known = sorted(file.stem for file in folder.glob("[!_]*.py"))
         raise UserError(
             f"{kind}: expected one of {', '.join(known)}, or the path of a file that ends in .py, "
-            f"got {name!r}"
+            f"got {name!r}{closest(name, known)}"
         )
     return path
 
@@ -61,6 +63,7 @@ def load_plugin(kind: str, name: str) -> ModuleType:
         return importlib.import_module(f"{PACKAGES[kind]}.{name}")
     spec = importlib.util.spec_from_file_location(f"_{kind}_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up their annotations
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's code raises
@@ -68,13 +71,11 @@ def load_plugin(kind: str, name: str) -> ModuleType:
     return module
 
 
-def build_penalty(penalty: str, **options: Any) -> Penalty:
-    """Return the penalty of a name or path, its options checked against its fields.
-
-    Example: ``build_penalty("hessian", lam=1.0, estimator={"method": "power", "hvps": 2})``.
+def penalty_class(penalty: str) -> type[Penalty]:
+    """Return the penalty's class, of which its file holds exactly one.
 
     Raises:
-        UserError: as :func:`load_plugin`; or naming every option that is missing, unknown or wrong.
+        UserError: as :func:`load_plugin`, or if the file holds no such class, or several.
     """
     from input_hessian.penalties import Penalty
 
@@ -91,9 +92,22 @@ def build_penalty(penalty: str, **options: Any) -> Penalty:
             f"penalty: expected one class that derives from Penalty in {module.__file__}, "
             f"got {len(classes)}"
         )
+    return classes[0]
+
+
+def build_penalty(penalty: str, **options: Any) -> Penalty:
+    """Return the penalty of a name or path, its options checked against its fields.
+
+    Example: ``build_penalty("hessian", lam=1.0, estimator={"method": "power", "hvps": 2})``.
+
+    Raises:
+        UserError: as :func:`penalty_class`; or naming every option that is missing, unknown or wrong.
+    """
     try:
         # As JSON: there, pydantic's strict mode takes a mapping for a dataclass, and "1" for no number.
-        return TypeAdapter(classes[0]).validate_json(json.dumps(options, default=str), strict=True)
+        return TypeAdapter(penalty_class(penalty)).validate_json(
+            json.dumps(options, default=str), strict=True
+        )
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'options'}: {problem['msg']}"

@@ -1,13 +1,22 @@
 """Two strided convolutions and two fully connected layers."""
 
 import math
+from typing import Literal
 
+from pydantic import PositiveFloat, PositiveInt
 from torch import nn
 
 from input_hessian.experiment.models import activation as layer
 
 
-def build(image_shape, classes, *, width=16, activation="softplus", beta=10.0) -> nn.Sequential:
+def build(
+    image_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    width: PositiveInt = 16,
+    activation: Literal["softplus", "relu"] = "softplus",
+    beta: PositiveFloat = 10.0,
+) -> nn.Sequential:
     """Conv ``width`` - conv ``2 width`` (5x5, stride 2) - fully connected 100 - logits.
 
     Args:

@@ -1,13 +1,22 @@
 """A fully connected network."""
 
 import math
+from typing import Literal
 
+from pydantic import PositiveFloat, PositiveInt
 from torch import nn
 
 from input_hessian.experiment.models import activation as layer
 
 
-def build(image_shape, classes, *, width=256, activation="softplus", beta=10.0) -> nn.Sequential:
+def build(
+    image_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    width: PositiveInt = 256,
+    activation: Literal["softplus", "relu"] = "softplus",
+    beta: PositiveFloat = 10.0,
+) -> nn.Sequential:
     """Two hidden layers of ``width`` units.
 
     Args:

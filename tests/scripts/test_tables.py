@@ -1,32 +1,18 @@
-"""What the scripts that make tables and figures decide: which weights, which cost, which interval."""
+"""What the scripts that make tables and figures decide: which lam, which cost, which interval."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import compare
 import numpy as np
 import pandas as pd
 import pytest
+import summarize
+from helpers.repository import ROOT
 
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.published import read_published
 from input_hessian.experiment.statistics import compare_robustness, holm, relative_cost
 from input_hessian.experiment.tables import read_table
 
-ROOT = Path(__file__).parents[2]
-SCRIPTS = ROOT / "workflow/scripts"
 PUBLISHED = ROOT / "workflow/resources/published.csv"
-
-
-def script(name):
-    sys.path.insert(0, str(SCRIPTS))  # they import plotting from their own folder
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-compare, summarize = script("compare"), script("summarize")
 
 
 def selection(rows):
@@ -45,7 +31,7 @@ ROWS = [
 ]
 
 
-def test_weights_meet_at_equal_clean_accuracy_and_where_they_were_selected():
+def test_lams_meet_at_equal_clean_accuracy_and_where_they_were_selected():
     chosen = {
         (pair["regularizer"], pair["lam"], pair["reference_lam"]): (pair["choice"], pair["matched"])
         for pair in compare.choose(selection(ROWS), "hessian")
@@ -59,7 +45,7 @@ def test_weights_meet_at_equal_clean_accuracy_and_where_they_were_selected():
     }
 
 
-def test_of_equally_accurate_weights_the_reference_stands_at_its_most_robust():
+def test_of_equally_accurate_lams_the_reference_stands_at_its_most_robust():
     rows = [*ROWS, ("hessian", 2.0, 0.967, 0.65, False), ("hessian", 0.1, 0.971, 0.3, False)]
     partners = {
         pair["lam"]: pair["reference_lam"]
@@ -70,7 +56,7 @@ def test_of_equally_accurate_weights_the_reference_stands_at_its_most_robust():
     assert partners == {0.3: 2.0, 1.0: 2.0}
 
 
-def test_diverged_weights_are_not_chosen():
+def test_diverged_lams_are_not_chosen():
     rows = [*ROWS, ("diverging", 1.0, np.nan, np.nan, True)]
     names = [pair["regularizer"] for pair in compare.choose(selection(rows), "hessian")]
     assert "diverging" not in names
@@ -114,7 +100,7 @@ def experiment(tmp_path):
 
 
 def compared(folder):
-    settings = {"results": str(folder / "results"), "reference": "hessian"}
+    settings = {"grid": {"results": str(folder / "results")}, "reference": "hessian"}
     settings["headline"] = {"digits": {"linf": [0.1], "l2": [0.1]}}
     tables = (read_table(folder / f"{name}.csv") for name in ("selection", "cells"))
     return compare.compare(*tables, settings)
@@ -132,14 +118,14 @@ def test_comparison_pairs_images_and_takes_the_worst_attack(experiment):
     assert row["robust_second"] == pytest.approx(truth["gradient"].mean())
     assert row["clean_first"] == pytest.approx(0.905)
     assert table["p_holm"].tolist() == pytest.approx(holm(table["p_value"]))
-    text = compare.markdown(table)
+    text = compare.to_markdown(table)
     assert "2 seeds" in text
     assert "| l∞ 0.1   | gradient" in text
     assert "McNemar" not in text
 
 
 def test_both_sides_are_judged_by_the_same_attacks(experiment):
-    """The reference's selected weight has met an attack that the others have not."""
+    """The reference's selected lam has met an attack that the others have not."""
     folder, _ = experiment
     before = compared(folder)
 
@@ -164,8 +150,8 @@ def test_one_seed_is_said_to_be_one(experiment):
     cells[cells["seed"] == 0].to_csv(folder / "cells.csv", index=False)
     table = compared(folder)
     assert set(table["test"]) == {"McNemar"}
-    assert "1 seed." in compare.markdown(table)
-    assert "about these networks" in compare.markdown(table)
+    assert "1 seed." in compare.to_markdown(table)
+    assert "about these networks" in compare.to_markdown(table)
 
 
 def test_nothing_finished_is_an_empty_table(experiment):
@@ -174,7 +160,7 @@ def test_nothing_finished_is_an_empty_table(experiment):
     chosen.assign(validation_accuracy=None).to_csv(folder / "selection.csv", index=False)
     table = compared(folder)
     assert list(table.columns) == [*compare.COLUMNS, "p_holm"]
-    assert compare.markdown(table).startswith("Nothing to compare")
+    assert compare.to_markdown(table).startswith("Nothing to compare")
 
 
 def test_different_images_are_one_clear_error(experiment):
@@ -207,7 +193,7 @@ def test_summary_states_the_interval_over_seeds():
     row = summary[(summary["lam"] == 1) & (summary["measure"] == "l∞ 0.1")].iloc[0]
     assert row["high"] == pytest.approx(0.51 + 4.3027 * 0.01 / 3**0.5, abs=1e-6)
     assert (row["mean"], row["seeds"]) == (pytest.approx(0.51), 3)
-    text = summarize.markdown(summary, cells, robustness)
+    text = summarize.to_markdown(summary, cells, robustness)
     assert "mean of 3 seeds, in brackets its 95% interval (Student's t)" in text
     assert "51.0 [48.5, 53.5]" in text
     assert "40.0 [30.0, 80.0] (1 of them)" in text  # clean, the Wilson bounds of the table
@@ -216,7 +202,7 @@ def test_summary_states_the_interval_over_seeds():
 def test_summary_of_one_seed_states_the_interval_of_its_images():
     cells, robustness = summary_tables({1.0: [0.5]})
     summary = summarize.summarize(cells, robustness, {"digits": {"linf": [0.1], "l2": [0.5]}})
-    text = summarize.markdown(summary, cells, robustness)
+    text = summarize.to_markdown(summary, cells, robustness)
     assert "one seed, in brackets the 95% Wilson interval of the images" in text
     assert "50.0 [20.0, 90.0]" in text
     assert "of them" not in text

@@ -1,28 +1,24 @@
 """The notebook is stored without results, and what is made of one that runs and one that fails."""
 
-import ast
+import io
 import re
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
+import run_notebook
+from helpers.repository import ROOT
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat.v4 import new_code_cell, new_notebook
-from test_repository import imported_modules
-from test_tables import script
 
-from input_hessian.experiment.errors import run
+from input_hessian.experiment.command import run
 
-ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "workflow/notebooks/results.ipynb"
 PARAMETERS = {
     "source": 'NAME = "by hand"',
     "id": "parameters",
     "metadata": {"tags": ["parameters"]},
 }
-
-run_notebook = script("run_notebook")
 
 
 def code_cells():
@@ -44,29 +40,9 @@ def test_committed_notebook_holds_no_results():
     ]
 
 
-def source():
-    """The notebook as one module, magics made calls."""
-    transform = TransformerManager().transform_cell
-    return "\n".join(transform(cell.source) for cell in code_cells())
-
-
 def test_code_cells_compile():
     for cell in code_cells():
         compile(TransformerManager().transform_cell(cell.source), cell.id, "exec")
-
-
-def test_rule_depends_on_the_modules_that_the_notebook_imports(tmp_path):
-    module = tmp_path / "notebook.py"
-    module.write_text(source())
-    rule = (ROOT / "workflow/rules/notebook.smk").read_text()
-    declared = ast.literal_eval(re.search(r"^NOTEBOOK_MODULES = (\[.*?^\])", rule, re.S | re.M)[1])
-    assert sorted(imported_modules(module, set())) == declared
-
-
-def test_rule_has_every_table_that_the_notebook_reads():
-    rule = (ROOT / "workflow/rules/notebook.smk").read_text()
-    read = set(re.findall(r'TABLES / "(\w+)\.csv"', source()))
-    assert read == set(re.findall(r'^ {16}"(\w+)",$', rule, re.MULTILINE))
 
 
 @pytest.fixture
@@ -80,8 +56,9 @@ def page(tmp_path, monkeypatch):
     def execute(*cells):
         notebook = new_notebook(cells=[new_code_cell(**cell) for cell in cells])
         nbformat.write(notebook, "two.ipynb")
-        arguments = ["--notebook", "two.ipynb", "--name", "run's name", "--output", str(output)]
+        arguments = ["--notebook", "two.ipynb", "--page", str(output)]
         monkeypatch.setattr(sys, "argv", ["run_notebook.py", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO("NAME: run's name\nREPORT: here\n"))
         run(run_notebook.main)
         return output.read_text()
 

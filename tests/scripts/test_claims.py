@@ -1,10 +1,8 @@
 """The verdicts on the paper's claims: which numbers lead to which words."""
 
+import judge_claims as claims
 import pandas as pd
 import pytest
-from test_tables import script
-
-claims = script("judge_claims")
 
 PENALTIES = {"none": "none", "gradient": "gradient", "hessian": "hessian", "pgd": "adversarial"}
 COST = pd.DataFrame(
@@ -22,7 +20,7 @@ def cells(*statuses):
 
 def curvature(rows):
     columns = ["regularizer", "lam", "seed", "bound_holds", "spearman_predicted"]
-    return pd.DataFrame(rows, columns=columns).assign(dataset="mnist", n=200)
+    return pd.DataFrame(rows, columns=columns).assign(dataset="mnist", n=200, compared=150)
 
 
 def comparison(rows):
@@ -86,7 +84,7 @@ def test_robustness_is_judged_by_significant_differences(differences, p_values, 
         (norm, "gradient", "selected and matched", *pair)
         for norm, *pair in zip(("linf", "l2"), differences, p_values, strict=True)
     ]
-    # neither another penalty nor weights of other clean accuracies have a say
+    # neither another penalty nor networks of other clean accuracies have a say
     rows += [("l2", "pgd", "matched", -0.3, 1e-9), ("l2", "gradient", "selected", -0.3, 1e-9)]
     rows += [("l2", "gradient", "closest", -0.3, 1e-9)]
     table = comparison(rows)
@@ -103,7 +101,15 @@ def test_every_claim_has_its_line_also_without_a_comparison():
         cells("finished"), COST, curvature([("hessian", 1.0, 0, 1.0, 0.8)]), comparison(rows), PENALTIES
     )  # fmt: skip
     assert table["verdict"].tolist() == ["holds", "holds", "holds", "not tested"]
-    text = claims.markdown(table)
+    text = claims.to_markdown(table)
     assert text.count("\n- **") == 3
     assert "\n  - MNIST l2 0.1: gradient 0.3 40.0 and hessian 1 50.0, +10.0" in text
     assert "Significantly better in 1 of 1 comparisons at equal clean accuracy" in text
+
+
+def test_what_was_not_computed_is_not_tested():
+    table = claims.judge(cells("finished", "finished"), None, None, None, PENALTIES)
+    assert table["verdict"].tolist() == ["holds", "not tested", "not tested", "not tested"]
+    assert "cost of a training step was not measured" in table["evidence"][0]
+    without_ddn = curvature([("hessian", 1.0, 0, 1.0, 0.8)]).drop(columns="compared")
+    assert claims.bounds(without_ddn)[0] == "not tested"

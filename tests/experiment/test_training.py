@@ -3,13 +3,13 @@ import itertools
 import pytest
 import torch
 
-from input_hessian import regularizers
+from input_hessian import Estimator, HessianPenalty, NoPenalty
 from input_hessian.experiment import models
-from input_hessian.experiment.errors import UserError
-from input_hessian.penalties import Objective
 from input_hessian.experiment.devices import resolve_device
+from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.inference import evaluate, predict
 from input_hessian.experiment.training import TrainingSettings, train
+from input_hessian.penalties import Objective
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=32, learning_rate=0.01, seed=3)
 MODEL = {
@@ -35,9 +35,7 @@ def data():
 
 
 def run(data, regularizer=None, settings=SETTINGS, **options):
-    regularizer = regularizer or regularizers.build(
-        "hessian", lam=0.1, squared=False, estimator={"start": "random", "hvps": 2}
-    )
+    regularizer = regularizer or HessianPenalty(lam=0.1, estimator=Estimator(start="random"))
     return train(
         lambda: models.build(**MODEL), regularizer, data, data, settings, device=CPU, **options
     )
@@ -53,7 +51,7 @@ def without_time(curve):
 
 def test_learns_a_separable_problem(data):
     settings = TrainingSettings(epochs=12, batch_size=32, learning_rate=0.05, seed=3)
-    model, result = run(data, regularizers.build("none", lam=0), settings)
+    model, result = run(data, NoPenalty(), settings)
     assert result.status == "finished"
     assert [row["epoch"] for row in result.curve] == list(range(1, 13))
     assert result.curve[-1]["validation_accuracy"] > 0.95
@@ -96,9 +94,7 @@ class Interrupting:
 
 @pytest.mark.parametrize("step", [2, 4, 10])  # in the first epoch, at a border, in the third
 def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path, step):
-    regularizer = regularizers.build(
-        "hessian", lam=0.1, squared=False, estimator={"start": "random", "hvps": 2}
-    )
+    regularizer = HessianPenalty(lam=0.1, estimator=Estimator(start="random"))
     whole, whole_result = run(data, regularizer)
     options = {"checkpoint": tmp_path / "checkpoint.pt", "fingerprint": "a"}
     with pytest.raises(Interrupted):
@@ -113,7 +109,7 @@ def test_resumed_run_equals_an_uninterrupted_one(data, tmp_path, step):
 def test_checkpoint_of_other_settings_is_ignored(data, tmp_path, capsys):
     options = {"checkpoint": tmp_path / "checkpoint.pt"}
     run(data, **options, fingerprint="old code")
-    counting = Interrupting(regularizers.build("none", lam=0), step=None)
+    counting = Interrupting(NoPenalty(), step=None)
     run(data, counting, **options, fingerprint="new code")
     assert next(counting.calls) == 16
     assert "starting afresh" in capsys.readouterr().out
@@ -121,7 +117,7 @@ def test_checkpoint_of_other_settings_is_ignored(data, tmp_path, capsys):
 
 @pytest.mark.parametrize("where", ["loss", "parameters"])
 def test_divergence_is_a_status_and_keeps_the_last_finite_epoch(data, where):
-    plain = regularizers.build("none", lam=0)
+    plain = NoPenalty()
     calls = itertools.count()
 
     def diverging(model, images, labels, generator):
@@ -164,7 +160,7 @@ def test_divergence_is_a_status_and_keeps_the_last_finite_epoch(data, where):
 def test_curve_holds_epoch_means_of_loss_and_penalty(data):
     class Constant:
         def __call__(self, model, images, labels, generator):
-            plain = regularizers.build("none", lam=0)(model, images, labels, generator)
+            plain = NoPenalty()(model, images, labels, generator)
             return plain._replace(
                 loss=plain.loss * 0 + 2, penalty=images.new_full([len(images)], 3)
             )
