@@ -17,12 +17,12 @@ import plot_loss_surface
 import pytest
 import torch
 from helpers import tables
+from helpers.repository import ROOT
 from PIL import Image
 from safetensors.torch import save_file
 
 from input_hessian.experiment import datasets, models, plotting
 
-ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "workflow/resources/published.csv"
 FIGURES = sorted(
     path.stem.removeprefix("plot_") for path in ROOT.glob("workflow/scripts/plot_*.py")
@@ -214,6 +214,12 @@ def draw(figure: str, experiment: Experiment) -> tuple[Path, Path]:
     script = importlib.import_module(f"plot_{figure}")
     script.main(**experiment.arguments(figure), png=png, pdf=pdf)
     return png, pdf
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays_open():
+    yield
+    plt.close("all")
 
 
 def contents(arguments: dict) -> str:

@@ -24,7 +24,7 @@ def main(
     images = pd.concat(
         broken_images(with_distance(*map(pd.read_parquet, paths)))
         for paths in zip(curvature, perturbations, strict=True)
-    )
+    ).dropna(subset="predicted_radius")
     if images.empty:
         return plotting.nothing_to_draw(
             png, pdf, reason="no image was classified correctly and broken"
