@@ -55,7 +55,7 @@ def main(cost: list[Input], *, png: Output, pdf: Output) -> None:
         f"Time of one training step, batch of {table['batch_size'].iloc[0]}:\n"
         f"median and quartiles of {table['round'].nunique()} rounds"
     )
-    plotting.save(grid.figure, png, pdf, title=title)
+    plotting.save(grid.figure, [png, pdf], title)
 
 
 if __name__ == "__main__":

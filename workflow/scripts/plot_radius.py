@@ -82,7 +82,7 @@ def main(
         f"{plotting.dataset_title(dataset)}: radius that the quadratic model\n"
         "predicts for each test image\n(dashed: equal; below it the bound holds)"
     )
-    plotting.save(grid.figure, png, pdf, title=title)
+    plotting.save(grid.figure, [png, pdf], title)
 
 
 if __name__ == "__main__":

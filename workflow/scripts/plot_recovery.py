@@ -52,9 +52,7 @@ def main(recovery: list[Input], *, dataset: str, png: Output, pdf: Output) -> No
         f"while a network trains with {table['regularizer'].iloc[0]} at penalty strength λ "
         f"(mean and range over {table['progress'].nunique()} moments)"
     )
-    plotting.save(
-        grid.figure, png, pdf, title=title, handles=plotting.legend_handles(grid), columns=3
-    )
+    plotting.save(grid.figure, [png, pdf], title, plotting.legend_handles(grid), columns=3)
 
 
 if __name__ == "__main__":

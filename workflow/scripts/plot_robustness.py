@@ -70,16 +70,10 @@ def main(robustness: Input, published: Input, *, dataset: str, png: Output, pdf:
         f"{plotting.dataset_title(dataset)}: robust accuracy, worst case over all attacks of the norm\n"
         f"n = {table['n'].max()} test images; "
         f"mean, band: {plotting.interval_name(table['seed'].nunique())}"
-        + "\nhollow: numbers published for other networks" * bool(handles)
+        + "\nhollow: numbers published for other networks"
+        * bool(handles)
     )
-    plotting.save(
-        grid.figure,
-        png,
-        pdf,
-        title=title,
-        handles=lines + handles,
-        columns=3 if handles else 5,  # the names of sources are long
-    )
+    plotting.save(grid.figure, [png, pdf], title, lines + handles, columns=3 if handles else 5)
 
 
 if __name__ == "__main__":
