@@ -29,19 +29,17 @@ FIGURES = sorted(
 )
 RUN = ["none", *plotting.REGULARIZERS]
 MODEL = {"architecture": "mlp", "width": 4, "activation": "softplus", "beta": 10}
+SMALL = {"none": [0.0], "hessian": [0.1]}
 # What a table of results may look like, and still have to become a figure.
 CASES = {
-    "usual": {},
-    "two data sets": {"names": ("mnist", "mine")},
+    "usual": {"names": ("mnist", "mine")},
     "nothing finished": {"status": "diverged"},
-    "one seed": {"seeds": (0,)},
-    "one penalty strength": {"grid": {"none": [0.0], "hessian": [0.1]}},
+    "one of each": {"seeds": (0,), "grid": SMALL, "epsilons": {"linf": [0.0, 0.1]}},
     "only plain training": {"grid": {"none": [0.0]}},
     "every regularizer": {"grid": {name: [1.0] for name in [*RUN, "mine"]}},
-    "no survivor": {"share": 0.0, "value": 1.0},
-    "all survive": {"share": 1.0, "distance": np.inf},
-    "one norm": {"epsilons": {"linf": [0.0, 0.1]}},
-    "missing values": {"missing": True, "seeds": (0,)},
+    "no survivor": {"grid": SMALL, "share": 0.0, "value": 1.0},
+    "all survive": {"grid": SMALL, "share": 1.0, "distance": np.inf},
+    "missing values": {"grid": SMALL, "missing": True, "seeds": (0,)},
 }
 
 
