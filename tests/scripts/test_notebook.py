@@ -20,6 +20,8 @@ PARAMETERS = {
     "metadata": {"tags": ["parameters"]},
 }
 
+SETTINGS = "{parameters: {NAME: run's name, REPORT: here}, computed: [cost]}"
+
 
 def code_cells():
     notebook = nbformat.read(NOTEBOOK, as_version=nbformat.NO_CONVERT)
@@ -58,7 +60,7 @@ def page(tmp_path, monkeypatch):
         nbformat.write(notebook, "two.ipynb")
         arguments = ["--notebook", "two.ipynb", "--page", str(output)]
         monkeypatch.setattr(sys, "argv", ["run_notebook.py", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO("NAME: run's name\nREPORT: here\n"))
+        monkeypatch.setattr(sys, "stdin", io.StringIO(SETTINGS))
         run(run_notebook.main)
         return output.read_text()
 
@@ -96,3 +98,21 @@ def test_notebook_without_its_parameter_is_refused(page, capfd):
     assert stopped.value.code == 1
     assert "tag 'parameters'" in capfd.readouterr().err
     assert not page.output.parent.exists()
+
+
+def test_cells_of_sections_that_were_not_computed_are_left_out(page):
+    def needs(section, what):
+        return {"source": f"print({what!r})", "metadata": {"tags": [f"needs-{section}"]}}
+
+    text = page(PARAMETERS, needs("cost", "timed"), needs("masking", "checked"))
+    assert "timed" in text
+    assert "checked" not in text
+
+
+def test_every_section_that_the_notebook_knows_is_known_to_the_workflow():
+    rules = (ROOT / "workflow/rules/figures.smk").read_text()
+    notebook = nbformat.read(NOTEBOOK, as_version=nbformat.NO_CONVERT)
+    tags = {tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
+    sections = {tag.removeprefix("needs-") for tag in tags if tag.startswith("needs-")}
+    assert sections == {"selection", "masking", "curvature", "cost", "comparison"}
+    assert all(f'    "{section}": CONFIG.' in rules for section in sections)

@@ -16,7 +16,7 @@ FIGURE_RULES = {
         "shows": "clean against robust accuracy",
         "category": "Robust accuracy",
         "input": {"cells": CELLS, "robustness": ROBUSTNESS},
-        "params": {"settings": HEADLINE_TEXT},
+        "settings": HEADLINE_TEXT,
     },
     "robustness_{dataset}": {
         "shows": "robust accuracy against epsilon",
@@ -62,7 +62,7 @@ if CONFIG.cost and CONFIG.selection:
             "robustness": ROBUSTNESS,
             "cost": COSTS,
         },
-        "params": {"settings": HEADLINE_TEXT},
+        "settings": HEADLINE_TEXT,
     }
 if CONFIG.masking:
     FIGURE_RULES["masking"] = {
@@ -172,18 +172,29 @@ for figure, entry in FIGURE_RULES.items():
         conda:
             "../../envs/pipeline.yaml"
         params:
-            **{name: wildcard(name) for name in of},
-            **entry.get("params", {}),
+            arguments=arguments(f"plot_{script}", **entry.get("params", {})),
+            settings=entry.get("settings", ""),
         message:
             f"Draw {', '.join([entry['shows'], *(f'{{wildcards.{name}}}' for name in of)])}"
         shell:
-            command(f"plot_{script}")
+            LOOP_COMMAND
+
+
+RESULTS_NOTEBOOK = CLONE / "workflow/notebooks/results.ipynb"
+# A cell tagged needs-<section> is left out where that was not computed.
+COMPUTED = {
+    "selection": CONFIG.selection,
+    "masking": CONFIG.masking,
+    "curvature": CONFIG.curvature and DDN,
+    "cost": CONFIG.cost,
+    "comparison": CONFIG.comparison,
+}
 
 
 rule run_notebook:
     input:
-        **code("run_notebook"),
-        notebook=project_file(CLONE / "workflow/notebooks/results.ipynb"),
+        **code("run_notebook", RESULTS_NOTEBOOK),
+        notebook=project_file(RESULTS_NOTEBOOK),
         # What the notebook reads, where it is computed; it leaves out the sections of the rest.
         tables=[path for path in TABLES if path.endswith(".csv")],
         cost=COSTS,
@@ -207,10 +218,13 @@ rule run_notebook:
     params:
         settings=lambda wildcards, input, output: text(
             {
-                "NAME": CONFIG.name,
-                "REPORT": str(Path(output.page).parent),
-                "RESULTS": results_folder(input),
-                "DATA": str(Path(input.data[0]).parent),
+                "parameters": {
+                    "NAME": CONFIG.name,
+                    "REPORT": str(Path(output.page).parent),
+                    "RESULTS": results_folder(input),
+                    "DATA": str(Path(input.data[0]).parent),
+                },
+                "computed": [section for section, there in COMPUTED.items() if there],
             }
         ),
     message:

@@ -14,6 +14,7 @@ from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
 
 PARAMETERS = "parameters"  # tag of the cell that names the run and its folders
+NEEDS = "needs-"  # start of the tags of cells that belong to an optional section
 TIMEOUT = 600  # seconds a cell may take: far more than any needs
 # nbconvert's own page without the scripts that it would fetch from the web, and as wide as a text.
 PAGE = """
@@ -40,6 +41,16 @@ def parametrize(notebook: NotebookNode, values: dict[str, str]) -> None:
             "restore it (in Jupyter: Property Inspector, Cell Tags)"
         )
     cells[0].source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+
+
+def leave_out(notebook: NotebookNode, computed: list[str]) -> None:
+    """Drop every cell with a tag ``needs-<section>`` of which the section was not computed."""
+    there = {f"{NEEDS}{section}" for section in computed}
+    notebook.cells = [
+        cell
+        for cell in notebook.cells
+        if all(tag in there for tag in cell.metadata.get("tags", []) if tag.startswith(NEEDS))
+    ]
 
 
 def execute(notebook: NotebookNode) -> None:
@@ -78,12 +89,15 @@ def title(cell: NotebookNode) -> str:
 def main(notebook: Input, *, settings: Settings, page: Output) -> None:
     content = nbformat.read(notebook, as_version=4)
     try:
-        parametrize(content, settings)
+        parametrize(content, settings["parameters"])
+        leave_out(content, settings["computed"])
         execute(content)
     except UserError as error:
         raise UserError(f"{notebook}: {error}; no {page.name} was written") from None
     exporter = HTMLExporter(raw_template=PAGE)
-    html, _ = exporter.from_notebook_node(content, {"metadata": {"name": settings["NAME"]}})
+    html, _ = exporter.from_notebook_node(
+        content, {"metadata": {"name": settings["parameters"]["NAME"]}}
+    )
     write_atomically(page, html)
 
 

@@ -6,6 +6,7 @@ Read from the syntax tree: nothing is imported, so that this costs a workflow we
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -42,12 +43,21 @@ def source_files(*files: str | Path) -> list[Path]:
 def _imports(file: Path) -> tuple[Path, ...]:
     """Return the project's files that one file imports, with the packages on the way."""
     modules = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(_code(file))):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             modules |= {f"{node.module}.{alias.name}" for alias in node.names}
     return tuple(dict.fromkeys(path for module in modules for path in _files(module)))
+
+
+def _code(file: Path) -> str:
+    """Return the code of a Python file, or of the cells of a notebook, without its magics."""
+    if file.suffix != ".ipynb":
+        return file.read_text()
+    cells = [cell for cell in json.loads(file.read_text())["cells"] if cell["cell_type"] == "code"]
+    lines = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
+    return "\n".join(line for line in lines if not line.startswith("%"))
 
 
 def _files(module: str) -> Iterator[Path]:
