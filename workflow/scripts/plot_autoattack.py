@@ -100,12 +100,11 @@ def main(table: Input, *, png: Output, pdf: Output) -> None:
         gridspec_kws={"height_ratios": [n + 1 for n in tallest]},
     )
     grid.map_dataframe(draw).set_axis_labels("Points above the worst case", "")
-    handles = [
-        plt.Line2D([], [], ls="", marker=marker, ms=5.5, label=label, mec="0.2")
-        for label, marker in (ATTACKS[attack] for attack in shown)
-    ]
-    for attack, handle in zip(shown, handles, strict=True):
-        handle.set_markerfacecolor("white" if attack in ALONE else "0.2")
+    handles = []
+    for attack in shown:
+        (label, marker), inside = ATTACKS[attack], "white" if attack in ALONE else "0.2"
+        style = {"ls": "", "ms": 5.5, "mec": "0.2", "mfc": inside}
+        handles.append(plt.Line2D([], [], marker=marker, label=label, **style))
     title = (
         f"What each attack overlooks (n = {accuracies['images'].max()} test images, "
         f"{plotting.of_seeds(accuracies['seeds'].max())})\n"
@@ -113,10 +112,9 @@ def main(table: Input, *, png: Output, pdf: Output) -> None:
     )
     plotting.save(
         grid.figure,
-        png,
-        pdf,
-        title=title,
-        handles=handles,
+        [png, pdf],
+        title,
+        handles,
         legend_title="hollow: alone; filled: after all before it",
     )
 

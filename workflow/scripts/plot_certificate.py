@@ -54,7 +54,7 @@ def main(
         f"{plotting.dataset_title(dataset)}: certified and attacked accuracy of a small smooth MLP\n"
         f"n = {max(map(len, tables))} test images, 1 seed"
     )
-    plotting.save(figure, png, pdf, title=title, handles=handles, columns=2)
+    plotting.save(figure, [png, pdf], title, handles, columns=2)
 
 
 if __name__ == "__main__":

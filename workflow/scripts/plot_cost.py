@@ -12,10 +12,10 @@ def main(cost: list[Input], *, png: Output, pdf: Output) -> None:
     table = pd.concat(map(read_table, cost))
     names = list(table["regularizer"].unique())
     unit = "none" if "none" in names else names[0]
-    plain = table[table["regularizer"] == unit].set_index(["dataset", "round"])["milliseconds"]
+    plain = table[table["regularizer"] == unit]
     # Within a round: what slows the machine down for a while slows all regularizers alike.
-    rounds = table.set_index(["dataset", "round"])
-    table = rounds.assign(ratio=rounds["milliseconds"] / plain).reset_index()
+    table = table.merge(plain, on=["dataset", "round"], suffixes=("", "_plain"))
+    table["ratio"] = table["milliseconds"] / table["milliseconds_plain"]
     grid = sns.catplot(
         table,
         kind="bar",
@@ -36,7 +36,8 @@ def main(cost: list[Input], *, png: Output, pdf: Output) -> None:
         legend=False,
     )
     for dataset, axes in grid.axes_dict.items():
-        medians = table[table["dataset"] == dataset].groupby("regularizer")["ratio"].median()
+        rows = table[table["dataset"] == dataset]
+        medians = rows.groupby("regularizer")["ratio"].median()
         for name, median in medians.items():
             axes.text(
                 1.02,
@@ -45,14 +46,16 @@ def main(cost: list[Input], *, png: Output, pdf: Output) -> None:
                 transform=axes.get_yaxis_transform(),
                 va="center",
             )
-        axes.set_title(f"{plotting.dataset_title(dataset)} (1x = {plain[dataset].median():.1f} ms)")
+        axes.set_title(
+            f"{plotting.dataset_title(dataset)} (1x = {rows['milliseconds_plain'].median():.1f} ms)"
+        )
         axes.grid(axis="y", visible=False)
     grid.set_axis_labels("Time relative to plain training", "")
     title = (
         f"Time of one training step, batch of {table['batch_size'].iloc[0]}:\n"
         f"median and quartiles of {table['round'].nunique()} rounds"
     )
-    plotting.save(grid.figure, png, pdf, title=title)
+    plotting.save(grid.figure, [png, pdf], title)
 
 
 if __name__ == "__main__":

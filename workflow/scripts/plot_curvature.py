@@ -58,7 +58,7 @@ def main(curvature: Input, *, dataset: str, png: Output, pdf: Output) -> None:
         f"n = {table['n'].max()} test images\n"
         f"line: median image, box: 25% to 75%, whiskers: 5% to 95%{mean}"
     )
-    plotting.save(figure, png, pdf, title=title)
+    plotting.save(figure, [png, pdf], title)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def main(
         f"{plotting.dataset_title(dataset)}: PGD, smallest {plotting.NORMS[norm]} radius ε tried that\n"
         "fools the network, and the class it then predicts"
     )
-    plotting.save(figure, png, pdf, title=title)
+    plotting.save(figure, [png, pdf], title)
 
 
 if __name__ == "__main__":

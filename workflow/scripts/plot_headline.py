@@ -88,13 +88,7 @@ def main(robustness: Input, selection: Input, *, reference: str, png: Output, pd
         f"n = {table['n'].max()} test images; {band}"
     )
     plotting.save(
-        grid.figure,
-        png,
-        pdf,
-        title=title,
-        handles=handles,
-        columns=1 + len(datasets),
-        legend_title=chosen,
+        grid.figure, [png, pdf], title, handles, columns=1 + len(datasets), legend_title=chosen
     )
 
 

@@ -45,9 +45,7 @@ def main(curves: Input, *, dataset: str, png: Output, pdf: Output) -> None:
     seeds = table["seed"].nunique()
     band = "mean, band: lowest to highest of " if seeds > 1 else ""
     title = f"{plotting.dataset_title(dataset)} ({band}{plotting.of_seeds(seeds)})"
-    plotting.save(
-        grid.figure, png, pdf, title=title, handles=plotting.legend_handles(grid), columns=5
-    )
+    plotting.save(grid.figure, [png, pdf], title, plotting.legend_handles(grid), columns=5)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def main(
         f"{plotting.dataset_title(dataset)}: loss around one test image\n"
         f"red: the prediction changes{dashed}"
     )
-    plotting.save(figure, png, pdf, title=title)
+    plotting.save(figure, [png, pdf], title)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def main(masking: Input, *, png: Output, pdf: Output) -> None:
         axes.set_title(TITLES[check], fontsize=8)
     grid.set_axis_labels("Images (%)", "")
     title = "Checks for gradient masking, a circle per network\ndotted: threshold; filled: flagged"
-    plotting.save(grid.figure, png, pdf, title=title, handles=plotting.legend_handles(grid))
+    plotting.save(grid.figure, [png, pdf], title, plotting.legend_handles(grid))
 
 
 if __name__ == "__main__":

@@ -44,10 +44,9 @@ def main(cells: Input, robustness: Input, *, settings: Settings, png: Output, pd
     )
     plotting.save(
         grid.figure,
-        png,
-        pdf,
-        title=title,
-        handles=[handles[name] for name in styles if name in handles],
+        [png, pdf],
+        title,
+        [handles[name] for name in styles if name in handles],
         columns=3,
     )
 

@@ -24,7 +24,7 @@ def main(
     images = pd.concat(
         broken_images(with_distance(*map(pd.read_parquet, paths)))
         for paths in zip(curvature, perturbations, strict=True)
-    )
+    ).dropna(subset="predicted_radius")
     if images.empty:
         return plotting.nothing_to_draw(
             png, pdf, reason="no image was classified correctly and broken"
@@ -41,6 +41,7 @@ def main(
     )
     ticks = [tick for tick in TICKS if x_limits[0] <= tick <= x_limits[1]]
     cells = dict(list(images.groupby(["regularizer", "lam"], sort=False)))
+    columns = min(4, len(cells))
     grid = sns.relplot(
         images.assign(
             distance=distance.clip(*x_limits),
@@ -50,7 +51,7 @@ def main(
         x="distance",
         y="predicted_radius",
         col="cell",
-        col_wrap=min(4, len(cells)),
+        col_wrap=columns,
         hue="regularizer",
         palette={name: style["color"] for name, style in styles.items()},
         s=8,
@@ -60,7 +61,7 @@ def main(
         clip_on=False,  # points at an edge stay whole
         legend=False,
         height=2.6,
-        aspect=0.9,
+        aspect=max(2.3, 5 / columns) / 2.6,
     )
     grid.set(xscale="log", yscale="log", xlim=x_limits, ylim=y_limits)
     for (cell, axes), rows in zip(grid.axes_dict.items(), cells.values(), strict=True):
@@ -81,7 +82,7 @@ def main(
         f"{plotting.dataset_title(dataset)}: radius that the quadratic model\n"
         "predicts for each test image\n(dashed: equal; below it the bound holds)"
     )
-    plotting.save(grid.figure, png, pdf, title=title)
+    plotting.save(grid.figure, [png, pdf], title)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ TICKS = [1, 2, 4, 8, 16]
 
 def main(recovery: list[Input], *, dataset: str, png: Output, pdf: Output) -> None:
     table = pd.concat(map(read_table, recovery))
+    if table.empty:
+        return plotting.nothing_to_draw(png, pdf)
     table["estimator"] = table["method"] + ", " + table["start"] + " start"
     if "step_size" in table:  # ascent alone has one
         steps = table["step_size"].map(", step {:g}".format).where(table["step_size"].notna(), "")
@@ -50,9 +52,7 @@ def main(recovery: list[Input], *, dataset: str, png: Output, pdf: Output) -> No
         f"while a network trains with {table['regularizer'].iloc[0]} at penalty strength λ "
         f"(mean and range over {table['progress'].nunique()} moments)"
     )
-    plotting.save(
-        grid.figure, png, pdf, title=title, handles=plotting.legend_handles(grid), columns=3
-    )
+    plotting.save(grid.figure, [png, pdf], title, plotting.legend_handles(grid), columns=3)
 
 
 if __name__ == "__main__":

@@ -66,20 +66,14 @@ def main(robustness: Input, published: Input, *, dataset: str, png: Output, pdf:
         largest = table.loc[table["norm"] == norm, "epsilon"].max()
         shown = others[(others["norm"] == norm) & (others["epsilon"] <= largest)]
         handles += published_points(column, shown, largest)
-    hollow = "; hollow: published for other networks" if handles else ""
     title = (
-        f"{plotting.dataset_title(dataset)}: robust accuracy, worst case over all attacks of the "
-        f"norm{hollow}\nn = {table['n'].max()} test images; "
+        f"{plotting.dataset_title(dataset)}: robust accuracy, worst case over all attacks of the norm\n"
+        f"n = {table['n'].max()} test images; "
         f"mean, band: {plotting.interval_name(table['seed'].nunique())}"
+        + "\nhollow: numbers published for other networks"
+        * bool(handles)
     )
-    plotting.save(
-        grid.figure,
-        png,
-        pdf,
-        title=title,
-        handles=lines + handles,
-        columns=3 if handles else 5,
-    )
+    plotting.save(grid.figure, [png, pdf], title, lines + handles, columns=3 if handles else 5)
 
 
 if __name__ == "__main__":

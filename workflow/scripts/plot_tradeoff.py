@@ -60,7 +60,7 @@ def main(
         f"vertical bars: {plotting.interval_name(attacked['seed'].nunique())}\n"
         "horizontal bars: quartiles of the rounds"
     )
-    plotting.save(grid.figure, png, pdf, title=title)
+    plotting.save(grid.figure, [png, pdf], title)
 
 
 if __name__ == "__main__":

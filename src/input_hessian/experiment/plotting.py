@@ -150,14 +150,13 @@ def headline_grid(
     import seaborn as sns
 
     panels = [
-        (dataset, norm, epsilon, place)
+        (dataset, norm, float(epsilon))
         for dataset, radii in headline.items()
-        for place, (norm, epsilon) in enumerate(
-            (norm, epsilon) for norm, values in radii.items() for epsilon in values
-        )
+        for norm, values in radii.items()
+        for epsilon in values
     ]
-    panels = pd.DataFrame(panels, columns=["dataset", "norm", "epsilon", "panel"])
-    table = table.merge(panels)
+    panels = pd.DataFrame(panels, columns=["dataset", "norm", "epsilon"])
+    table = table.merge(panels.assign(panel=panels.groupby("dataset").cumcount()))
     grid = sns.FacetGrid(
         table,
         row="dataset",
@@ -166,11 +165,10 @@ def headline_grid(
         legend_out=False,
         **options,
     )
-    for axes in grid.axes.flat:
-        axes.set_visible(False)  # the datasets may have different numbers of radii
-    for dataset, norm, epsilon, panel in panels.itertuples(index=False):
-        if (axes := grid.axes_dict.get((dataset, panel))) is not None:
-            axes.set_visible(True)
+    for (dataset, panel), axes in grid.axes_dict.items():
+        rows = table[(table["dataset"] == dataset) & (table["panel"] == panel)]
+        axes.set_visible(not rows.empty)  # the datasets may have different numbers of radii
+        for norm, epsilon in rows[["norm", "epsilon"]].drop_duplicates().itertuples(index=False):
             axes.set_title(f"{dataset_title(dataset)}, {NORMS[norm]} ε = {epsilon:g}")
     return grid
 
@@ -216,12 +214,12 @@ def nothing_to_draw(
     figure, axes = plt.subplots(figsize=(4, 1))
     axes.text(0.5, 0.5, reason, ha="center", va="center")
     axes.axis("off")
-    save(figure, *paths)
+    save(figure, paths)
 
 
 def save(
     figure: Figure,
-    *paths: Path,
+    paths: Iterable[Path],
     title: str = "",
     handles: Sequence[Artist] = (),
     columns: int = 4,
@@ -233,7 +231,7 @@ def save(
 
     Args:
         figure: its panels; it grows by the heights of title and legend.
-        paths: of PNG and PDF files.
+        paths: each a PNG or a PDF.
         title: above all panels; lines wider than the figure are broken.
         handles: labelled artists of one legend below all panels: inside them, it would hide data.
         columns: of the legend, at most.
@@ -251,6 +249,8 @@ def save(
         )
     figure.set_figheight(height + 0.17 * (len(lines) + rows))
     figure.set_layout_engine("constrained")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, the same for every format
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".png":
