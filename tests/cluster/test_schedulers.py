@@ -15,13 +15,13 @@ import pytest
 import yaml
 from helpers import slurm
 from helpers.pbs import KILLED, Pbs
-from helpers.repository import ENVIRONMENT, ROOT, Repository, copy_tree
+from helpers.repository import ENVIRONMENT, Repository, copy_tree
 from helpers.slurm import wait_for
 
 pytestmark = pytest.mark.cluster
 
 NAME, EPOCHS = "small", 25
-CONFIG = ("--configfile", "config/small.yaml")
+CONFIG = ("--configfile", "config/demo.yaml", "config/small.yaml")
 RESULTS, CELLS = f"results/{NAME}/digits", ("none/lam~0/seed~0", "hessian/lam~1/seed~0")
 CELL = CELLS[1]
 SUMMARY = f"reports/{NAME}/tables/summary.csv"
@@ -46,21 +46,34 @@ main()
 """
 
 
-def small_config() -> dict:
-    """The demo, reduced to two cells of seconds."""
-    config = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
-    config |= {"name": NAME, "seeds": [0]}
-    config["training"]["epochs"] = EPOCHS
-    config["regularizers"] = [r for r in config["regularizers"] if r["name"] in ("none", "hessian")]
-    config["regularizers"][-1]["lam"] = [1]
-    evaluation = config["evaluation"]
-    evaluation |= {"images": 10, "masking_images": 10}
-    evaluation["selected_attacks"] = evaluation["selected_attacks"][:1]
-    for attack in evaluation["attacks"]:
-        attack |= {key: 2 for key in ("steps", "restarts") if key in attack}
-    config["selection"] |= {"images": 10, "steps": 2}
-    config["recovery"] |= {"lam": [1], "images": 16, "progress": [0, 1], "hvps": [1, 3], "draws": 1}
-    return config
+# The demo, reduced to two cells of seconds.
+SMALL = {
+    "name": NAME,
+    "seeds": [0],
+    "training": {"epochs": EPOCHS},
+    "regularizers": dict.fromkeys(
+        ("gradient", "taylor", "cure", "jacobian", "adversarial-linf", "adversarial-l2")
+    )
+    | {"hessian": {"lam": [1]}},
+    "evaluation": {
+        "images": 10,
+        "attacks": [
+            {"attack": "fgsm", "norm": "linf"},
+            {"attack": "pgd", "norm": "linf", "steps": 2, "restarts": 2},
+            {"attack": "pgd", "norm": "l2", "steps": 2, "restarts": 2},
+            {"attack": "ddn", "norm": "l2", "steps": 2},
+            *(
+                {"attack": attack, "norm": norm}
+                for attack in ("apgd-ce", "apgd-t")
+                for norm in ("linf", "l2")
+            ),
+        ],
+    },
+    "masking": {"images": 10},
+    "curvature": {"images": 10},
+    "selection": {"images": 10, "steps": 2, "attacks": [{"attack": "fab-t", "norm": "linf"}]},
+    "recovery": {"lam": [1], "images": 16, "progress": [0, 1], "hvps": [1, 3], "draws": 1},
+}
 
 
 class Checkout(Repository):
@@ -70,7 +83,7 @@ class Checkout(Repository):
         super().__init__(copy_tree(path.resolve()))
         self.environment = environment
         self.impatient = impatient
-        (self.path / "config/small.yaml").write_text(yaml.safe_dump(small_config()))
+        (self.path / "config/small.yaml").write_text(yaml.safe_dump(SMALL))
 
     def command(self, *arguments: str) -> list[str]:
         if self.impatient:

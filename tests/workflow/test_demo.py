@@ -64,7 +64,7 @@ def test_tables_hold_every_cell_attack_and_radius(demo):
     cells, table = read(demo, "cells"), read(demo, "robustness")
     assert len(cells) == CELLS
     assert set(cells["status"]) == {"finished"}
-    (epsilons,) = (entry["epsilons"] for entry in config["datasets"])
+    epsilons = config["datasets"]["digits"]["epsilons"]
     linf, l2 = (1 + len(epsilons[norm]) for norm in ("linf", "l2"))
     # FGSM or DDN, PGD, two kinds of APGD and the worst case, for either norm from 0 up
     every = CELLS * 5 * (linf + l2)
@@ -150,7 +150,7 @@ def test_no_attack_succeeds_within_a_certified_radius(demo):
 
 def test_records_say_where_they_come_from(demo):
     record = json.loads((demo.path / CELL / "training.json").read_text())
-    assert record["settings"]["regularizer"]["estimator"]["hvps"] == 2
+    assert record["settings"]["penalty"]["estimator"]["hvps"] == 2
     assert (record["regularizer"], record["lam"], record["seed"]) == ("hessian", 1, 0)
     assert record["train_seconds"] > 0
     assert record["peak_memory_mb"] > 50
@@ -178,7 +178,9 @@ def test_touching_files_does_nothing(demo):
 def test_editing_a_figure_redraws_it_and_nothing_else(demo):
     with edited(demo.path / "workflow/scripts/plot_cost.py", lambda s: s + "\n# edited\n"):
         assert demo.planned() == {"plot_cost": 1}
-    with edited(demo.path / "workflow/scripts/style.mplstyle", lambda s: s + "\n# edited\n"):
+    with edited(
+        demo.path / "src/input_hessian/experiment/style.mplstyle", lambda s: s + "\n# edited\n"
+    ):
         assert demo.planned() == {
             "plot_autoattack": 1,
             "plot_certificate": 1,
@@ -199,31 +201,52 @@ def test_editing_a_figure_redraws_it_and_nothing_else(demo):
 
 
 def test_editing_the_core_retrains_every_cell(demo):
-    with edited(demo.path / "src/input_hessian/curvature.py", lambda s: s + "\n# edited\n"):
+    with edited(
+        demo.path / "src/input_hessian/penalties/__init__.py", lambda s: s + "\n# edited\n"
+    ):
         planned = demo.planned()
     assert (planned["train"], planned["attack"]) == (CELLS, CELLS)
     assert "prepare_dataset" not in planned
 
 
+def test_editing_a_penalty_retrains_its_own_cells(demo):
+    with edited(demo.path / "src/input_hessian/penalties/cure.py", lambda s: s + "\n# edited\n"):
+        planned = demo.planned()
+    assert (planned["train"], planned["attack"], planned["validate"]) == (2, 2, 2)
+
+
+def test_editing_an_estimator_retrains_what_uses_it(demo):
+    with edited(demo.path / "src/input_hessian/estimators.py", lambda s: s + "\n# edited\n"):
+        planned = demo.planned()
+    hessian, taylor = 4, 2
+    assert planned["train"] == hessian + taylor
+
+
+@pytest.mark.parametrize("folder", ["penalties", "experiment/models", "experiment/datasets"])
+def test_another_penalty_model_or_dataset_changes_nothing(demo, folder):
+    new = demo.path / "src/input_hessian" / folder / "another.py"
+    new.write_text('"""Something new."""\n')
+    assert demo.planned() == {}
+    new.unlink()
+
+
 def test_editing_an_attack_trains_nothing(demo):
-    with edited(demo.path / "src/input_hessian/attacks.py", lambda s: s + "\n# edited\n"):
+    with edited(
+        demo.path / "src/input_hessian/experiment/attacks.py", lambda s: s + "\n# edited\n"
+    ):
         planned = demo.planned()
     assert (planned["attack"], planned["attack_selected"]) == (CELLS, SELECTED)
     assert "train" not in planned
 
 
-def test_a_new_weight_computes_only_its_own_cells(demo):
-    def add(text):
-        before, after = (
-            "hvps: 2\n    lam: [0.1, 1]",
-            "hvps: 2\n    lam: [0.1, 0.5, 1]",
-        )
-        assert before in text
-        return text.replace(before, after)
-
-    with edited(demo.path / "config/demo.yaml", add):
+def test_a_new_lam_computes_only_its_own_cells(demo):
+    with edited(
+        demo.path / "config/demo.yaml",
+        lambda s: s.replace("[0.1, 1]\n  tay", "[0.1, 0.5, 1]\n  tay"),
+    ):
         planned = demo.planned()
     assert (planned["train"], planned["attack"]) == (2, 2)
+    assert "measure_recovery" not in planned
 
 
 def test_a_new_radius_attacks_every_cell_and_trains_none(demo):
@@ -234,7 +257,7 @@ def test_a_new_radius_attacks_every_cell_and_trains_none(demo):
 
 
 def test_another_mirror_or_order_of_keys_changes_nothing(demo):
-    with edited(demo.path / "config/demo.yaml", lambda s: s.replace("../shared", "../other")):
+    with edited(demo.path / "config.yaml", lambda s: s.replace("../shared", "../other")):
         assert demo.planned() == {}
     swapped = "  batch_size: 64\n  epochs: 20\n"
     with edited(
@@ -287,17 +310,17 @@ def test_cell_is_repeated_bit_by_bit_after_kill_minus_nine(demo):
 
 def test_broken_data_is_one_clear_error(demo):
     data = demo.path / "data/digits.safetensors"
-    command = [sys.executable, "workflow/scripts/train.py", "--data", "broken.safetensors"]
     settings = json.loads((demo.path / CELL / "training.json").read_text())["settings"]
     (demo.path / "broken.safetensors").write_bytes(data.read_bytes()[:1000])
-    command += ["--settings", json.dumps([settings]), "--device", "cpu", "--threads", "1"]
-    command += ["--library", "src/input_hessian/curvature.py"]
-    for name in ("models", "trainings", "curves"):
+    command = [sys.executable, "workflow/scripts/train.py", "--data", "broken.safetensors"]
+    command += ["--device", "cpu", "--threads", "1"]
+    for name in ("model", "training", "curve"):
         command += [f"--{name}", f"broken/{name}"]
     done = subprocess.run(
         command,
         cwd=demo.path,
         env=os.environ | {"PYTHONPATH": "src"},
+        input=yaml.safe_dump(settings),
         capture_output=True,
         text=True,
     )
@@ -309,56 +332,15 @@ def test_broken_data_is_one_clear_error(demo):
     assert not (demo.path / "broken").exists()
 
 
-def test_cells_trained_together_write_the_same_files(demo):
-    config = yaml.safe_load((demo.path / "config/demo.yaml").read_text()) | {"name": "together"}
-    config["training"]["batch_cells"] = 4
-    names = ("none", "hessian", "adversarial-l2")
-    config["regularizers"] = [r for r in config["regularizers"] if r["name"] in names]
-    config["regularizers"][-1]["lam"] = [
-        0.5,
-        1,
-    ]  # these cannot be trained together, their seeds can
-    (demo.path / "config/together.yaml").write_text(yaml.safe_dump(config))
-    cells = [
-        f"{entry['name']}/lam~{lam:g}/seed~{seed}"
-        for entry in config["regularizers"]
-        for lam in entry["lam"]
-        for seed in config["seeds"]
-    ]
-    models = [f"results/together/digits/{cell}/model.safetensors" for cell in cells]
-    run = (*models, "--configfile", "config/together.yaml")
-    batches = {"train_together_1": 1, "train_together_2": 1, "train_together_3": 1}
-    assert demo.planned(*run) == batches
-    demo.snakemake("--cores", "all", *run)
-    assert demo.planned(*run) == {}
-    for cell in cells:
-        if "adversarial-l2/lam~1" in cell:
-            continue  # the demo has no such cell
-        ours, alone = (demo.path / f"results/{name}/digits/{cell}" for name in ("together", "demo"))
-        record, own = (json.loads((f / "training.json").read_text()) for f in (ours, alone))
-        assert list(record) == list(own)
-        same = ("dataset", "regularizer", "lam", "seed", "status", "epochs", "settings")
-        assert all(record[key] == own[key] for key in same)
-        curve, own = (pd.read_csv(folder / "curve.csv") for folder in (ours, alone))
-        assert list(curve) == list(own)
-        # Float32 rounds to 6e-8; in the 38 steps of two epochs, differences grow by less than a
-        # thousand times.
-        losses = (rows["loss"].head(2).to_numpy() for rows in (curve, own))
-        assert next(losses) == pytest.approx(next(losses), rel=1e-4)
-    (demo.path / models[3]).unlink()  # another cell of its batch: all of them are trained again
-    assert demo.planned(*run) == {"train_together_2": 1}
-
-
 def test_a_diverged_cell_is_shown_and_costs_the_others_nothing(demo):
-    """Also where it trains together with others."""
-    config = yaml.safe_load((demo.path / "config/demo.yaml").read_text())
-    config |= {"name": "diverging", "seeds": [0]}
-    config["training"] |= {"epochs": 2, "batch_cells": 2}
-    entries = {entry["name"]: entry for entry in config["regularizers"]}
-    diverging = entries["taylor"] | {"lam": [1, 1e38]}
-    config["regularizers"] = [entries["none"], entries["hessian"], diverging]
-    (demo.path / "config/diverging.yaml").write_text(yaml.safe_dump(config))
-    demo.snakemake("--cores", "all", "--configfile", "config/diverging.yaml")
+    others = ("gradient", "cure", "jacobian", "adversarial-linf", "adversarial-l2")
+    option = demo.write_config(
+        "diverging",
+        seeds=[0],
+        training={"epochs": 2},
+        regularizers=dict.fromkeys(others) | {"taylor": {"lam": [1, 1e38]}},
+    )
+    demo.snakemake("--cores", "all", "--configfile", "config/demo.yaml", *option[1:])
     cells = pd.read_csv(demo.path / "reports/diverging/tables/cells.csv", keep_default_na=False)
     assert dict(zip(cells["lam"], cells["status"], strict=True))[1e38] == "diverged"
     assert set(cells.loc[cells["lam"] < 1e38, "status"]) == {"finished"}
@@ -386,6 +368,71 @@ def test_wrong_configuration_is_one_clear_error(demo):
     assert "Traceback" not in done.stdout
 
 
+def test_a_configuration_must_not_take_the_name_of_the_full_experiment(demo):
+    with edited(demo.path / "config/demo.yaml", lambda s: s.replace("name: demo\n", "")):
+        done = demo.snakemake("-n", check=False)
+    assert done.returncode != 0
+    assert "config/demo.yaml does not set it" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_mistyped_option_of_a_penalty_fails_before_anything_is_computed(demo):
+    option = demo.write_config("typo", regularizers={"hessian": {"estimator": {"hvp": 3}}})
+    done = demo.snakemake("-n", *option, check=False)
+    assert done.returncode != 0
+    assert "regularizers.hessian.estimator" in done.stdout
+    assert "hvp" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_run_computes_only_what_it_asks_for(demo):
+    """One attack, no optional section: what a newcomer's first own experiment looks like."""
+    sections = (
+        "selection",
+        "masking",
+        "curvature",
+        "cost",
+        "recovery",
+        "comparison",
+        "certificate",
+    )
+    option = demo.write_config(
+        "bare",
+        seeds=[0],
+        datasets={"mnist": None, "fashion_mnist": None},
+        evaluation={"attacks": [{"attack": "fgsm", "norm": "linf"}]},
+        **dict.fromkeys(sections),
+    )
+    assert demo.planned("--configfile", "config/demo.yaml", *option[1:]) == {
+        "train": 9,
+        "attack": 9,
+        "collect": 1,
+        "summarize": 1,
+        "judge_claims": 1,
+        "plot_pareto": 1,
+        "plot_robustness": 1,
+        "plot_learning_curves": 1,
+        "run_notebook": 1,
+        "write_provenance": 1,
+    }
+
+
+def test_figures_tables_one_figure_and_one_cell_are_targets(demo):
+    demo_file = ("--configfile", "config/demo.yaml")
+    style = demo.path / "src/input_hessian/experiment/style.mplstyle"
+    with edited(style, lambda s: s + "\n# edited\n"):
+        assert len(demo.planned("figures", *demo_file)) == 14
+        assert demo.planned("tables", *demo_file) == {}
+        assert demo.planned("reports/demo/figures/pareto.png", *demo_file) == {"plot_pareto": 1}
+        assert demo.planned(f"{CELL}/evaluation.json", *demo_file) == {}
+
+
+def test_the_graph_of_rules_can_be_drawn(demo):
+    graph = demo.snakemake("--rulegraph").stdout
+    assert "digraph" in graph
+    assert all(f'"{rule}"' in graph for rule in ("train", "attack", "collect", "plot_pareto"))
+
+
 def test_plain_snakemake_plans_the_full_experiment(demo):
     planned = demo.planned("--configfile", "config.yaml")
     assert planned["train"] >= 2 * 3 * (1 + 4 + 4)
@@ -394,7 +441,8 @@ def test_plain_snakemake_plans_the_full_experiment(demo):
 
 def test_workflow_is_linted_and_formatted(demo):
     demo.snakemake("--lint")
-    files = ["Snakefile", *map(str, (demo.path / "workflow/rules").glob("*.smk"))]
+    files = ["Snakefile", "workflow/Snakefile"]
+    files += map(str, (demo.path / "workflow/rules").glob("*.smk"))
     checked = subprocess.run(
         [sys.executable, "-m", "snakefmt", "--check", *files],
         cwd=demo.path,

@@ -5,13 +5,20 @@ NETWORK = f"{RESULTS}/{CELL}"
 CONTROL = f"{RESULTS}/control/{{dataset}}"
 CERTIFIABLE = f"{RESULTS}/certificate/{CELL}"
 TRAINED = ["model.safetensors", "training.json", "curve.csv"]
-ATTACKED = ["images.parquet", "perturbations.parquet", "evaluation.json", "examples.safetensors"]
+ATTACKED = [
+    "images.parquet",
+    "perturbations.parquet",
+    "evaluation.json",
+    "examples.safetensors",
+]
 
 
 rule prepare_dataset:
     input:
         **code("prepare_dataset"),
-        definition=lambda wildcards: plugin("dataset", CONFIG.dataset_file(wildcards.dataset)),
+        definition=lambda wildcards: plugin(
+            "dataset", CONFIG.dataset_file(wildcards.dataset)
+        ),
     output:
         data=DATA,
         provenance="data/{dataset}.json",
@@ -29,17 +36,6 @@ rule prepare_dataset:
         "Prepare {wildcards.dataset}: download, verify, split"
     shell:
         command("prepare_dataset")
-
-
-def training_settings(wildcards):
-    """All that a cell's training depends on beside code and data."""
-    cell = identity(wildcards)
-    return {
-        "cell": cell,
-        "model": CONFIG.model,
-        "penalty": CONFIG.penalty(wildcards.regularizer, cell["lam"]),
-        "training": CONFIG.training.model_dump(),
-    }
 
 
 rule train:
@@ -71,21 +67,11 @@ rule train:
         command("train")
 
 
-def attack_settings(cell, **changed):
-    """All that the attacks on a cell depend on beside the trained network."""
-    return {
-        "cell": cell,
-        "images": CONFIG.evaluation.images,
-        "epsilons": CONFIG.datasets[cell["dataset"]].epsilons.model_dump(),
-        "attacks": CONFIG.attacks,
-    } | changed
-
-
 rule attack:
     input:
         **code("attack"),
-        data=DATA,
         **files(NETWORK, "model.safetensors"),
+        data=DATA,
     output:
         **files(NETWORK, *ATTACKED),
     log:
@@ -112,8 +98,8 @@ if CONFIG.curvature:
     rule measure_curvature:
         input:
             **code("measure_curvature"),
-            data=DATA,
             **files(NETWORK, "model.safetensors"),
+            data=DATA,
         output:
             **files(NETWORK, "curvature.parquet"),
         log:
@@ -137,24 +123,11 @@ if CONFIG.curvature:
 
 if CONFIG.masking:
 
-    def masking_settings(cell):
-        """All that the masking checks depend on beside the network and the attacks on it."""
-        return {
-            "cell": cell,
-            "images": CONFIG.masking.images,
-            "headline": HEADLINE[cell["dataset"]],
-            "attacks": CONFIG.attacks,
-        }
-
-    def control(dataset):
-        """The masked control, as if it were a cell."""
-        return {"dataset": dataset, "regularizer": "control", "lam": 0.0, "seed": SEED}
-
     rule check_masking:
         input:
             **code("check_masking"),
-            data=DATA,
             **files(NETWORK, "model.safetensors", "images.parquet"),
+            data=DATA,
         output:
             **files(NETWORK, "masking.json"),
         log:
@@ -196,8 +169,8 @@ if CONFIG.masking:
     use rule attack as attack_control with:
         input:
             **code("attack"),
-            data=DATA,
             **files(CONTROL, "model.safetensors"),
+            data=DATA,
         output:
             **files(CONTROL, *ATTACKED),
         log:
@@ -217,14 +190,16 @@ if CONFIG.masking:
     use rule check_masking as check_masking_control with:
         input:
             **code("check_masking"),
-            data=DATA,
             **files(CONTROL, "model.safetensors", "images.parquet"),
+            data=DATA,
         output:
             **files(CONTROL, "masking.json"),
         log:
             f"{LOGS}/check_masking_control/{{dataset}}.log",
         params:
-            settings=lambda wildcards: text(masking_settings(control(wildcards.dataset))),
+            settings=lambda wildcards: text(
+                masking_settings(control(wildcards.dataset))
+            ),
             device=CONFIG.device,
         message:
             "Check the masked control for gradient masking, {wildcards.dataset}"
@@ -234,19 +209,11 @@ if CONFIG.selection:
 
     SELECTED = "{dataset}/{regularizer}/selected/seed~{seed}"
 
-    def every_lam(filename):
-        """Input function: this file for every lam of a regularizer, at one seed."""
-        pattern = f"{NETWORK}/{filename}"
-        return lambda wildcards: [
-            pattern.format(**(dict(wildcards.items()) | {"lam": lam}))
-            for lam in CONFIG.lam_texts(wildcards.regularizer)
-        ]
-
     rule validate:
         input:
             **code("validate"),
-            data=DATA,
             **files(NETWORK, "model.safetensors"),
+            data=DATA,
         output:
             **files(NETWORK, "validation.json"),
         log:
@@ -397,7 +364,8 @@ if CONFIG.recovery:
             **job(minutes=120),
         params:
             settings=lambda wildcards: text(
-                training_settings(wildcards) | {"recovery": CONFIG.recovery.model_dump(exclude_none=True)}
+                training_settings(wildcards)
+                | {"recovery": CONFIG.recovery.model_dump(exclude_none=True)}
             ),
             device=CONFIG.device,
         message:
@@ -415,7 +383,9 @@ if CONFIG.certificate:
             penalty=lambda wildcards: plugin(
                 "penalty", CONFIG.regularizers[wildcards.regularizer].penalty
             ),
-            architecture=plugin("architecture", CONFIG.certificate.model["architecture"]),
+            architecture=plugin(
+                "architecture", CONFIG.certificate.model["architecture"]
+            ),
             data=DATA,
         output:
             **files(CERTIFIABLE, *TRAINED),
@@ -434,8 +404,8 @@ if CONFIG.certificate:
     use rule attack as attack_certifiable with:
         input:
             **code("attack"),
-            data=DATA,
             **files(CERTIFIABLE, "model.safetensors"),
+            data=DATA,
         output:
             **files(CERTIFIABLE, *ATTACKED),
         log:
@@ -447,7 +417,11 @@ if CONFIG.certificate:
             settings=lambda wildcards: text(
                 attack_settings(
                     identity(wildcards),
-                    attacks=[attack for attack in CONFIG.attacks if attack["attack"] == "ddn"],
+                    attacks=[
+                        attack
+                        for attack in CONFIG.attacks
+                        if attack["attack"] == "ddn"
+                    ],
                 )
             ),
             device=CONFIG.device,
@@ -457,8 +431,8 @@ if CONFIG.certificate:
     rule certify:
         input:
             **code("certify"),
-            data=DATA,
             **files(CERTIFIABLE, "model.safetensors", "perturbations.parquet"),
+            data=DATA,
         output:
             **files(CERTIFIABLE, "certificate.parquet"),
         log:

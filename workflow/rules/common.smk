@@ -1,10 +1,9 @@
-# What all rules share: the configuration, the cells, and the shell line that calls a script.
+# What all rules share: the configuration, the paths, and the shell line that calls a script.
 
 import os
 import re
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
 
 import yaml
@@ -24,12 +23,20 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+config.update(CONFIG.model_dump())  # with the defaults, for the captions of the report
+
 # Merged over config.yaml under the same name, another experiment would replace the full one's results.
-own_name = yaml.safe_load((CLONE / "config.yaml").read_text())["name"]
-if workflow.overwrite_configfiles and CONFIG.name == own_name:
+given = [
+    yaml.safe_load(Path(file).read_text()) or {}
+    for file in workflow.overwrite_configfiles
+]
+if given and "name" not in {
+    *workflow.config_settings.config,
+    *(key for keys in given for key in keys),
+}:
     raise WorkflowError(
-        f"name: {workflow.overwrite_configfiles[-1]} does not set it, and {own_name} is that of "
-        "config.yaml, whose results would be overwritten; add the line `name: mine` to the file"
+        f"name: {workflow.overwrite_configfiles[-1]} does not set it, and results of "
+        f"{CONFIG.name} would be overwritten; add a line like `name: mine` to the file"
     )
 
 RESULTS = f"results/{CONFIG.name}"
@@ -52,7 +59,9 @@ def alternatives(texts):
 wildcard_constraints:
     dataset=alternatives(CONFIG.datasets),
     regularizer=alternatives(CONFIG.regularizers),
-    lam=alternatives(text for name in CONFIG.regularizers for text in CONFIG.lam_texts(name)),
+    lam=alternatives(
+        text for name in CONFIG.regularizers for text in CONFIG.lam_texts(name)
+    ),
     seed=alternatives(CONFIG.seeds),
     norm="linf|l2",
 
@@ -79,8 +88,15 @@ def code(script):
     path = CLONE / "workflow/scripts" / f"{script}.py"
     library = [file for file in source_files(path) if file != path.resolve()]
     # The style of the figures stands beside the module that applies it.
-    library += [file.with_name("style.mplstyle") for file in library if file.name == "plotting.py"]
-    return {"script": project_file(path), "library": [project_file(file) for file in library]}
+    library += [
+        file.with_name("style.mplstyle")
+        for file in library
+        if file.name == "plotting.py"
+    ]
+    return {
+        "script": project_file(path),
+        "library": [project_file(file) for file in library],
+    }
 
 
 def plugin(kind, name):
@@ -99,7 +115,9 @@ def command(script):
         "python {input.script:q}",
     ]
     settings = ""
-    for name, annotation in parameters(CLONE / "workflow/scripts" / f"{script}.py").items():
+    for name, annotation in parameters(
+        CLONE / "workflow/scripts" / f"{script}.py"
+    ).items():
         if annotation == "Settings":
             settings = " << 'SETTINGS'\n{params.settings}\nSETTINGS"
         elif name == "threads":
@@ -114,65 +132,3 @@ def command(script):
 def files(folder, *names):
     """Inputs or outputs of a rule: files of a folder, each under its name without the ending."""
     return {name.partition(".")[0]: f"{folder}/{name}" for name in names}
-
-
-def text(settings):
-    """Settings as a script reads them from its standard input."""
-    return yaml.safe_dump(settings, sort_keys=False, width=100).strip()
-
-
-def wildcard(name):
-    """Params function: the value of a wildcard."""
-    return lambda wildcards: wildcards[name]
-
-
-def cells(pattern, each=("lam", "seed"), dataset=None):
-    """Paths of a pattern for every cell; `each` says what beside dataset and regularizer it holds."""
-    return [
-        pattern.format(dataset=dataset, regularizer=name, lam=lam, seed=seed)
-        for dataset in ([dataset] if dataset else CONFIG.datasets)
-        for name in CONFIG.trained_on(dataset)
-        for lam in (CONFIG.lam_texts(name) if "lam" in each else [None])
-        for seed in (CONFIG.seeds if "seed" in each else [None])
-    ]
-
-
-def shown(filename, dataset):
-    """This file of one cell per regularizer of a dataset: the middle lam, the first seed."""
-    return [
-        f"{RESULTS}/{CELL}/{filename}".format(
-            dataset=dataset,
-            regularizer=name,
-            lam=list(CONFIG.lam_texts(name))[len(CONFIG.lam_texts(name)) // 2],
-            seed=SEED,
-        )
-        for name in CONFIG.trained_on(dataset)
-    ]
-
-
-def identity(wildcards):
-    """A cell, its lam and seed as numbers."""
-    return {
-        "dataset": wildcards.dataset,
-        "regularizer": wildcards.regularizer,
-        "lam": CONFIG.lam_texts(wildcards.regularizer)[wildcards.lam],
-        "seed": int(wildcards.get("seed", SEED)),
-    }
-
-
-def results_folder(files):
-    """The folder below which all cells are: known from their files, as a `module` may prefix it."""
-    first = cells(CELL)[0]
-    return next(path.partition(f"/{first}/")[0] for path in files if f"/{first}/" in path)
-
-
-def grid(files):
-    """The cells to collect and the folder that holds them: a list of all files may be too long."""
-    return {
-        "results": results_folder(files),
-        "datasets": {
-            dataset: {name: list(CONFIG.lam_texts(name)) for name in CONFIG.trained_on(dataset)}
-            for dataset in CONFIG.datasets
-        },
-        "seeds": CONFIG.seeds,
-    }

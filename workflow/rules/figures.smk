@@ -3,16 +3,6 @@
 NOTEBOOK = f"{REPORT}/notebook.html"
 
 
-def of_dataset(filename):
-    """Input function: this file of the shown cells of the figure's dataset."""
-    return lambda wildcards: shown(filename, wildcards.dataset)
-
-
-def attacked_by(attack, norm):
-    """Whether every cell is attacked by this attack with this norm."""
-    return any(entry["attack"] == attack and entry["norm"] == norm for entry in CONFIG.attacks)
-
-
 DDN = attacked_by("ddn", "l2")
 PGD = [norm for norm in ("linf", "l2") if attacked_by("pgd", norm)]
 HEADLINE_TEXT = text({"headline": HEADLINE})
@@ -47,7 +37,9 @@ if CONFIG.selection:
         "shows": "robust accuracy of the selected networks against epsilon",
         "category": "Robust accuracy",
         "input": {"robustness": ROBUSTNESS, "selection": SELECTION},
-        "params": {"reference": CONFIG.comparison.reference if CONFIG.comparison else ""},
+        "params": {
+            "reference": CONFIG.comparison.reference if CONFIG.comparison else ""
+        },
     }
     FIGURE_RULES["autoattack"] = {
         "shows": "what each attack takes away",
@@ -186,11 +178,6 @@ for figure, entry in FIGURE_RULES.items():
             f"Draw {', '.join([entry['shows'], *(f'{{wildcards.{name}}}' for name in of)])}"
         shell:
             command(f"plot_{script}")
-
-
-def every_shown(filename):
-    """This file of the shown cells of all datasets."""
-    return [path for dataset in CONFIG.datasets for path in shown(filename, dataset)]
 
 
 rule run_notebook:

@@ -11,12 +11,11 @@ PROVENANCE = [f"{REPORT}/provenance.json", f"{REPORT}/provenance.md"]
 TRAINING = cells(f"{NETWORK}/training.json")
 IMAGES = cells(f"{NETWORK}/images.parquet")
 COSTS = expand(COST, dataset=CONFIG.datasets) if CONFIG.cost else []
-FURTHER = cells(f"{RESULTS}/{SELECTED}/images.parquet", each=["seed"]) if CONFIG.selection else []
-
-
-def with_grid(**settings):
-    """Params function: settings of a script that reads all cells."""
-    return lambda wildcards, input: text({"grid": grid(input)} | settings)
+FURTHER = (
+    cells(f"{RESULTS}/{SELECTED}/images.parquet", each=["seed"])
+    if CONFIG.selection
+    else []
+)
 
 
 # rule: what its script reads, the tables that it writes, what it depends on beside these
@@ -30,8 +29,12 @@ TABLE_RULES = {
             "images": IMAGES,
             "selected": FURTHER,
         },
-        "output": {"cells": "cells.csv", "robustness": "robustness.csv", "curves": "curves.csv"},
-        "params": {"settings": with_grid(selected=bool(FURTHER))},
+        "output": {
+            "cells": "cells.csv",
+            "robustness": "robustness.csv",
+            "curves": "curves.csv",
+        },
+        "params": {"settings": with_grid()},
     },
     "summarize": {
         "title": "Summarize over seeds",
@@ -73,7 +76,9 @@ if CONFIG.comparison:
         "input": {"selection": SELECTION, "cells": CELLS, "images": IMAGES},
         "output": {"csv": "comparison.csv", "markdown": "comparison.md"},
         "params": {
-            "settings": with_grid(headline=HEADLINE, reference=CONFIG.comparison.reference)
+            "settings": with_grid(
+                headline=HEADLINE, reference=CONFIG.comparison.reference
+            )
         },
     }
 TABLE_RULES["judge_claims"] = {
@@ -87,36 +92,39 @@ TABLE_RULES["judge_claims"] = {
     "output": {"csv": "claims.csv", "markdown": "claims.md"},
     "params": {
         "settings": text(
-            {"penalties": {name: entry.penalty for name, entry in CONFIG.regularizers.items()}}
+            {
+                "penalties": {
+                    name: entry.penalty for name, entry in CONFIG.regularizers.items()
+                }
+            }
         )
     },
 }
 TABLES = [
-    f"{REPORT}/tables/{file}" for entry in TABLE_RULES.values() for file in entry["output"].values()
+    f"{REPORT}/tables/{file}"
+    for entry in TABLE_RULES.values()
+    for file in entry["output"].values()
 ]
 
 # Tables that the HTML report shows: caption (in workflow/report) and label.
 REPORTED = {
-    "cells.csv": ("cells", "cells"),
-    "robustness.csv": ("robustness_table", "robust accuracy"),
-    "curvature.csv": ("curvature_table", "curvature and predicted radius"),
-    "masking.csv": ("masking_table", "masking checks"),
-    "summary.csv": ("summary", "summary"),
-    "autoattack.csv": ("autoattack", "selected cells, attack by attack"),
-    "comparison.csv": ("comparison", "comparison at matched clean accuracy"),
-    "claims.csv": ("claims", "the paper's claims"),
-}
-
-
-def table(file):
-    """Output of a rule: a table of the report."""
-    path = f"{REPORT}/tables/{file}"
-    if file not in REPORTED:
-        return path
-    caption, label = REPORTED[file]
-    return report(
-        path, caption=f"../report/{caption}.rst", category="Tables", labels={"table": label}
+    file: report(
+        f"{REPORT}/tables/{file}",
+        caption=f"../report/{caption}.rst",
+        category="Tables",
+        labels={"table": label},
     )
+    for file, caption, label in [
+        ("cells.csv", "cells", "cells"),
+        ("robustness.csv", "robustness_table", "robust accuracy"),
+        ("curvature.csv", "curvature_table", "curvature and predicted radius"),
+        ("masking.csv", "masking_table", "masking checks"),
+        ("summary.csv", "summary", "summary"),
+        ("autoattack.csv", "autoattack", "selected cells, attack by attack"),
+        ("comparison.csv", "comparison", "comparison at matched clean accuracy"),
+        ("claims.csv", "claims", "the paper's claims"),
+    ]
+}
 
 
 for name, entry in TABLE_RULES.items():
@@ -128,7 +136,10 @@ for name, entry in TABLE_RULES.items():
             **code(name),
             **entry["input"],
         output:
-            **{key: table(file) for key, file in entry["output"].items()},
+            **{
+                key: REPORTED.get(file, f"{REPORT}/tables/{file}")
+                for key, file in entry["output"].items()
+            },
         log:
             f"{LOGS}/{name}.log",
         localrule: True

@@ -1,0 +1,133 @@
+# Which cells there are, and what the scripts are told about them: the params of the rules.
+
+
+def text(settings):
+    """Settings as a script reads them from its standard input."""
+    return yaml.safe_dump(settings, sort_keys=False, width=100).strip()
+
+
+def wildcard(name):
+    """Params function: the value of a wildcard."""
+    return lambda wildcards: wildcards[name]
+
+
+def cells(pattern, each=("lam", "seed"), dataset=None):
+    """Paths of a pattern for every cell; `each` says what beside dataset and regularizer it holds."""
+    return [
+        pattern.format(dataset=dataset, regularizer=name, lam=lam, seed=seed)
+        for dataset in ([dataset] if dataset else CONFIG.datasets)
+        for name in CONFIG.trained_on(dataset)
+        for lam in (CONFIG.lam_texts(name) if "lam" in each else [None])
+        for seed in (CONFIG.seeds if "seed" in each else [None])
+    ]
+
+
+def shown(filename, dataset):
+    """This file of one cell per regularizer of a dataset: the middle lam, the first seed."""
+    return [
+        f"{RESULTS}/{CELL}/{filename}".format(
+            dataset=dataset,
+            regularizer=name,
+            lam=list(CONFIG.lam_texts(name))[len(CONFIG.lam_texts(name)) // 2],
+            seed=SEED,
+        )
+        for name in CONFIG.trained_on(dataset)
+    ]
+
+
+def identity(wildcards):
+    """A cell, its lam and seed as numbers."""
+    return {
+        "dataset": wildcards.dataset,
+        "regularizer": wildcards.regularizer,
+        "lam": CONFIG.lam_texts(wildcards.regularizer)[wildcards.lam],
+        "seed": int(wildcards.get("seed", SEED)),
+    }
+
+
+def results_folder(files):
+    """The folder below which all cells are: known from their files, as a `module` may prefix it."""
+    first = os.sep + cells(CELL)[0]
+    return next(path.partition(first)[0] for path in files if first in path)
+
+
+def grid(files):
+    """The cells to collect and the folder that holds them: a list of all files may be too long."""
+    return {
+        "results": results_folder(files),
+        "datasets": {
+            dataset: {
+                name: list(CONFIG.lam_texts(name))
+                for name in CONFIG.trained_on(dataset)
+            }
+            for dataset in CONFIG.datasets
+        },
+        "seeds": CONFIG.seeds,
+    }
+
+
+def training_settings(wildcards):
+    """All that a cell's training depends on beside code and data."""
+    cell = identity(wildcards)
+    return {
+        "cell": cell,
+        "model": CONFIG.model,
+        "penalty": CONFIG.penalty(wildcards.regularizer, cell["lam"]),
+        "training": CONFIG.training.model_dump(),
+    }
+
+
+def attack_settings(cell, **changed):
+    """All that the attacks on a cell depend on beside the trained network."""
+    return {
+        "cell": cell,
+        "images": CONFIG.evaluation.images,
+        "epsilons": CONFIG.datasets[cell["dataset"]].epsilons.model_dump(),
+        "attacks": CONFIG.attacks,
+    } | changed
+
+
+def masking_settings(cell):
+    """All that the masking checks depend on beside the network and the attacks on it."""
+    return {
+        "cell": cell,
+        "images": CONFIG.masking.images,
+        "headline": HEADLINE[cell["dataset"]],
+        "attacks": CONFIG.attacks,
+    }
+
+
+def control(dataset):
+    """The masked control, as if it were a cell."""
+    return {"dataset": dataset, "regularizer": "control", "lam": 0.0, "seed": SEED}
+
+
+def every_lam(filename):
+    """Input function: this file for every lam of a regularizer, at one seed."""
+    pattern = f"{NETWORK}/{filename}"
+    return lambda wildcards: [
+        pattern.format(**(dict(wildcards.items()) | {"lam": lam}))
+        for lam in CONFIG.lam_texts(wildcards.regularizer)
+    ]
+
+
+def with_grid(**settings):
+    """Params function: settings of a script that reads all cells."""
+    return lambda wildcards, input: text({"grid": grid(input)} | settings)
+
+
+def of_dataset(filename):
+    """Input function: this file of the shown cells of the figure's dataset."""
+    return lambda wildcards: shown(filename, wildcards.dataset)
+
+
+def attacked_by(attack, norm):
+    """Whether every cell is attacked by this attack with this norm."""
+    return any(
+        entry["attack"] == attack and entry["norm"] == norm for entry in CONFIG.attacks
+    )
+
+
+def every_shown(filename):
+    """This file of the shown cells of all datasets."""
+    return [path for dataset in CONFIG.datasets for path in shown(filename, dataset)]
