@@ -334,7 +334,7 @@ if CONFIG.cost:
                     },
                 }
             ),
-            dataset=wildcard("dataset"),
+            dataset="{dataset}",
             device=CONFIG.device,
         message:
             "Time training steps, {wildcards.dataset}"

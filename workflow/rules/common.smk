@@ -104,29 +104,67 @@ def plugin(kind, name):
     return [project_file(file) for file in source_files(plugin_file(kind, name))]
 
 
+# The scripts import the library of this checkout, also where it is not installed (--sdm conda). The
+# allocator keeps its memory: by default, glibc gives every large tensor back to the kernel and has it
+# mapped and zeroed again at the next step, a third of a step's time on a CPU.
+PYTHON = (
+    f"PYTHONPATH={shlex.quote(os.path.relpath(CLONE / 'src'))} PYTHONUNBUFFERED=1 "
+    "MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 python"
+)
+STDIN = " << 'SETTINGS'\n{params.settings}\nSETTINGS"
+
+
+def signature(script):
+    """Parameters of a script's function, each with where a rule has it; None: from standard input."""
+    kinds = {
+        "Input": "input",
+        "Output": "output",
+        "Untracked": "resources",
+        "Settings": None,
+    }
+    found = parameters(CLONE / "workflow/scripts" / f"{script}.py").items()
+    return {
+        name: kinds.get(annotation.removeprefix("list[").removesuffix("]"), "params")
+        for name, annotation in found
+    }
+
+
 def command(script):
-    """Shell line that calls a script: every parameter of its function from what the rule names so."""
-    # The scripts import the library of this checkout, also where it is not installed (--sdm conda).
-    # The allocator keeps its memory: by default, glibc gives every large tensor back to the kernel
-    # and has it mapped and zeroed again at the next step, a third of a step's time on a CPU.
+    """Shell line that calls a script: every parameter of its function is what the rule names so."""
+    of = signature(script)
     words = [
-        f"PYTHONPATH={shlex.quote(os.path.relpath(CLONE / 'src'))}",
-        "PYTHONUNBUFFERED=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296",
-        "python {input.script:q}",
+        "--threads {threads}" if name == "threads" else f"--{name} {{{kind}.{name}:q}}"
+        for name, kind in of.items()
+        if kind
     ]
-    settings = ""
-    for name, annotation in parameters(
-        CLONE / "workflow/scripts" / f"{script}.py"
-    ).items():
-        if annotation == "Settings":
-            settings = " << 'SETTINGS'\n{params.settings}\nSETTINGS"
-        elif name == "threads":
-            words.append("--threads {threads}")
-        else:
-            of = {"Input": "input", "Output": "output", "Untracked": "resources"}
-            kind = of.get(annotation.removeprefix("list[").removesuffix("]"), "params")
-            words.append(f"--{name.replace('_', '-')} {{{kind}.{name}:q}}")
-    return " \\\n    ".join([*words, "> {log:q} 2>&1"]) + settings
+    line = " \\\n    ".join([f"{PYTHON} {{input.script:q}}", *words, "> {log:q} 2>&1"])
+    return line + (STDIN if None in of.values() else "")
+
+
+# The same for rules that are made in a loop. Snakemake evaluates their shell lines when the loop is
+# over, so that these must not depend on its variables: the arguments are a param.
+LOOP_COMMAND = (
+    f"{PYTHON} {{input.script:q}} {{params.arguments}} > {{log:q}} 2>&1{STDIN}"
+)
+
+
+def arguments(script, **params):
+    """Params function: the arguments of a script, and with them all params of a rule in a loop."""
+
+    def build(wildcards, input, output):
+        words = []
+        for name, kind in signature(script).items():
+            if kind:
+                files = {"input": input, "output": output}.get(kind)
+                value = (
+                    files.get(name) if files else params.get(name, wildcards.get(name))
+                )
+                value = value(wildcards) if callable(value) else value
+                listed = [value] if isinstance(value, (str, int, float)) else value
+                words += [f"--{name}", *map(str, listed)]
+        return shlex.join(words)
+
+    return build
 
 
 def files(folder, *names):

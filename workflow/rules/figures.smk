@@ -16,7 +16,7 @@ FIGURE_RULES = {
         "shows": "clean against robust accuracy",
         "category": "Robust accuracy",
         "input": {"cells": CELLS, "robustness": ROBUSTNESS},
-        "params": {"settings": HEADLINE_TEXT},
+        "settings": HEADLINE_TEXT,
     },
     "robustness_{dataset}": {
         "shows": "robust accuracy against epsilon",
@@ -62,7 +62,7 @@ if CONFIG.cost and CONFIG.selection:
             "robustness": ROBUSTNESS,
             "cost": COSTS,
         },
-        "params": {"settings": HEADLINE_TEXT},
+        "settings": HEADLINE_TEXT,
     }
 if CONFIG.masking:
     FIGURE_RULES["masking"] = {
@@ -172,12 +172,12 @@ for figure, entry in FIGURE_RULES.items():
         conda:
             "../../envs/pipeline.yaml"
         params:
-            **{name: wildcard(name) for name in of},
-            **entry.get("params", {}),
+            arguments=arguments(f"plot_{script}", **entry.get("params", {})),
+            settings=entry.get("settings", ""),
         message:
             f"Draw {', '.join([entry['shows'], *(f'{{wildcards.{name}}}' for name in of)])}"
         shell:
-            command(f"plot_{script}")
+            LOOP_COMMAND
 
 
 rule run_notebook:

@@ -6,11 +6,6 @@ def text(settings):
     return yaml.safe_dump(settings, sort_keys=False, width=100).strip()
 
 
-def wildcard(name):
-    """Params function: the value of a wildcard."""
-    return lambda wildcards: wildcards[name]
-
-
 def cells(pattern, each=("lam", "seed"), dataset=None):
     """Paths of a pattern for every cell; `each` says what beside dataset and regularizer it holds."""
     return [

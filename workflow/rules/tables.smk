@@ -34,13 +34,13 @@ TABLE_RULES = {
             "robustness": "robustness.csv",
             "curves": "curves.csv",
         },
-        "params": {"settings": with_grid()},
+        "settings": with_grid(),
     },
     "summarize": {
         "title": "Summarize over seeds",
         "input": {"cells": CELLS, "robustness": ROBUSTNESS},
         "output": {"csv": "summary.csv", "markdown": "summary.md"},
-        "params": {"settings": text({"headline": HEADLINE})},
+        "settings": text({"headline": HEADLINE}),
     },
 }
 if CONFIG.curvature:
@@ -51,7 +51,7 @@ if CONFIG.curvature:
             "perturbations": cells(f"{NETWORK}/perturbations.parquet"),
         },
         "output": {"csv": "curvature.csv"},
-        "params": {"settings": with_grid()},
+        "settings": with_grid(),
     }
 if CONFIG.masking:
     TABLE_RULES["collect_masking"] = {
@@ -61,25 +61,21 @@ if CONFIG.masking:
             "controls": expand(f"{CONTROL}/masking.json", dataset=CONFIG.datasets),
         },
         "output": {"csv": "masking.csv"},
-        "params": {"settings": with_grid()},
+        "settings": with_grid(),
     }
 if CONFIG.selection:
     TABLE_RULES["tabulate_attacks"] = {
         "title": "Tabulate the selected cells, attack by attack",
         "input": {"robustness": ROBUSTNESS, "selection": SELECTION},
         "output": {"csv": "autoattack.csv", "markdown": "autoattack.md"},
-        "params": {"settings": text({"headline": HEADLINE})},
+        "settings": text({"headline": HEADLINE}),
     }
 if CONFIG.comparison:
     TABLE_RULES["compare"] = {
         "title": "Compare the penalties image by image",
         "input": {"selection": SELECTION, "cells": CELLS, "images": IMAGES},
         "output": {"csv": "comparison.csv", "markdown": "comparison.md"},
-        "params": {
-            "settings": with_grid(
-                headline=HEADLINE, reference=CONFIG.comparison.reference
-            )
-        },
+        "settings": with_grid(headline=HEADLINE, reference=CONFIG.comparison.reference),
     }
 TABLE_RULES["judge_claims"] = {
     "title": "Judge the paper's claims",
@@ -90,15 +86,13 @@ TABLE_RULES["judge_claims"] = {
         "comparison": [COMPARISON] if CONFIG.comparison else [],
     },
     "output": {"csv": "claims.csv", "markdown": "claims.md"},
-    "params": {
-        "settings": text(
-            {
-                "penalties": {
-                    name: entry.penalty for name, entry in CONFIG.regularizers.items()
-                }
+    "settings": text(
+        {
+            "penalties": {
+                name: entry.penalty for name, entry in CONFIG.regularizers.items()
             }
-        )
-    },
+        }
+    ),
 }
 TABLES = [
     f"{REPORT}/tables/{file}"
@@ -146,11 +140,12 @@ for name, entry in TABLE_RULES.items():
         conda:
             "../../envs/pipeline.yaml"
         params:
-            **entry["params"],
+            arguments=arguments(name),
+            settings=entry["settings"],
         message:
             entry["title"]
         shell:
-            command(name)
+            LOOP_COMMAND
 
 
 # After all else that is not drawn. Of the figures it says only which there are: a figure that is redrawn

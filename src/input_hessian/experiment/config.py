@@ -56,6 +56,11 @@ def _sorted(value: Any) -> Any:
     return value
 
 
+def _baseline_first(entries: dict[str, T]) -> dict[str, T]:
+    """Return the entries in the order of tables and legends; merged files leave any order."""
+    return dict(sorted(entries.items(), key=lambda entry: entry[0] != "none"))
+
+
 def _increasing(radii: list[float]) -> list[float]:
     in_order = sorted(set(radii))
     if radii != in_order:
@@ -315,7 +320,9 @@ class Config(Part):
     """The network that is trained in every cell."""
     training: Training
     """How it is trained."""
-    regularizers: Annotated[dict[Name, Regularizer], Field(min_length=1)]
+    regularizers: Annotated[
+        dict[Name, Regularizer], Field(min_length=1), AfterValidator(_baseline_first)
+    ]
     """Regularizers compared, by the name that stands in paths and legends."""
     evaluation: Evaluation
     """What every cell is attacked with."""
