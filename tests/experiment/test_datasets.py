@@ -4,22 +4,22 @@ Most tests use `toy`, a data set of 12 + 4 images with its own MD5 sums, publish
 misbehave on purpose.
 """
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
 import http.server
-import itertools
 import json
-import runpy
 import socket
-import sys
-import threading
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import torch
+from helpers import tiny_cifar10
+from helpers.repository import ROOT
+from helpers.servers import files_of, serving
 
 from input_hessian.experiment import data, datasets
 from input_hessian.experiment.data import SPLITS, DatasetError
@@ -30,8 +30,7 @@ DATASETS = {
     name: load_plugin("dataset", name).DATASET for name in ("mnist", "fashion_mnist", "digits")
 }
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-MIRROR = Path(__file__).resolve().parents[3] / "shared/datasets"
+MIRROR = ROOT.parent / "shared/datasets"
 needs_mirror = pytest.mark.skipif(
     not MIRROR.is_dir(), reason=f"needs the official files in {MIRROR} (<dataset>/<file name>)"
 )
@@ -123,22 +122,14 @@ def serve(contents, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     monkeypatch.setattr(datasets, "TIMEOUT", 5.0)
-    servers = []
+    with contextlib.ExitStack() as running:
 
-    def start(*behaviours, handler=Misbehaving):
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.contents, server.behaviours, server.requests = contents, behaviours, {}
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        servers.append((server, thread))
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        return server
+        def start(*behaviours, handler=Misbehaving):
+            server = running.enter_context(serving(handler))
+            server.contents, server.behaviours, server.requests = contents, behaviours, {}
+            return server
 
-    yield start
-    for server, thread in servers:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        yield start
 
 
 def source(mirror) -> str:
@@ -155,14 +146,14 @@ def assert_complete(folder: Path, dataset: Dataset) -> None:
 
 
 def test_fetch_from_a_plain_http_server(toy, mirror, tmp_path, serve):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = serve(handler=partial(Quiet, directory=mirror))
+    server = serve(handler=files_of(mirror))
     served = fetch(toy, tmp_path / "raw", mirrors=[server.url])
     assert served == dict.fromkeys(toy.files, source(server))
     assert_complete(tmp_path / "raw", toy)
+    (tmp_path / "other").touch()  # what the umask allows others, they may do here too
+    assert {(tmp_path / "raw" / name).stat().st_mode for name in toy.files} == {
+        (tmp_path / "other").stat().st_mode
+    }
 
 
 def test_a_second_fetch_asks_nobody(toy, mirror, tmp_path):
@@ -304,7 +295,6 @@ PINNED = {
         "test": "6696c7ae8af0a8710e5d7e7d23565cc2cb944f19e1f71a75221bc83f001a157f",
     },
 }
-PINNED_SUBSET = [1253, 4183, 8013, 8723, 9934]
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -328,24 +318,6 @@ def test_splits_are_pinned(name):
         for split, index in indices.items()
     }
     assert digests == PINNED[name]
-
-
-def test_evaluation_subset_is_sorted_nested_and_random():
-    subsets = [data.evaluation_subset(n, 10_000) for n in (1, 100, 1000, 10_000)]
-    for small, large in itertools.pairwise(subsets):
-        assert set(small) < set(large)
-    assert all(subset.dtype == np.int64 and (np.diff(subset) > 0).all() for subset in subsets)
-    assert np.array_equal(subsets[-1], np.arange(10_000))
-    # 1000 draws without replacement: the share below 5000 has a standard deviation of 0.015.
-    assert np.mean(subsets[2] < 5000) == pytest.approx(0.5, abs=0.06)
-    assert data.evaluation_subset(5, 10_000).tolist() == PINNED_SUBSET
-    assert not np.array_equal(subsets[1], data.evaluation_subset(100, 10_000, seed=1))
-
-
-@pytest.mark.parametrize("n", [-1, 0, 11])
-def test_evaluation_subset_of_an_impossible_size_is_an_error(n):
-    with pytest.raises(DatasetError, match=f"between 1 and 10 evaluation images, got {n}"):
-        data.evaluation_subset(n, 10)
 
 
 # --- decoding -----------------------------------------------------------------------------------
@@ -438,12 +410,38 @@ def test_toy_is_decoded_exactly(toy, mirror):
         assert np.array_equal(tensors[f"{split}_labels"].numpy(), labels)
 
 
+@pytest.mark.parametrize("served", [True, False])
+def test_colour_images_keep_their_channels(tmp_path, serve, served):
+    mirror, path = tmp_path / "mirror", tmp_path / "tiny_cifar10.safetensors"
+    tiny_cifar10.write_mirror(mirror)
+    dataset = load_plugin("dataset", tiny_cifar10.__file__).DATASET
+    address = serve(handler=files_of(mirror)).url if served else str(mirror)
+    fetch(dataset, tmp_path / "raw", [address])
+    tensors = datasets.prepare(dataset, tmp_path / "raw")
+    datasets.save(tensors, path, datasets.describe(dataset, tensors))
+
+    first, second, test = tiny_cifar10.batches().values()
+    train = [np.concatenate(pair) for pair in zip(first, second, strict=True)]
+    for split, (pictures, labels) in {"train": train, "validation": train, "test": test}.items():
+        loaded = data.load(path, split)
+        assert loaded.images.dtype == torch.float32
+        assert loaded.images.shape == (dataset.sizes[split], 3, 32, 32)
+        for colour in range(3):
+            found = (loaded.images[:, colour] * 255).round().byte().numpy()
+            assert np.array_equal(found, pictures[loaded.index, colour])
+        assert np.array_equal(loaded.labels, labels[loaded.index])
+    assert data.class_names(path) == list(dataset.class_names)
+
+
 def test_prepare_refuses_missing_damaged_and_unexpected_files(toy, mirror, tmp_path):
     with pytest.raises(DatasetError, match="fetch toy first"):
         datasets.prepare(toy, tmp_path / "nowhere")
     sizes = {"train": 9, "validation": 2, "test": 4}
     other = dataclasses.replace(toy, sizes=sizes)
     with pytest.raises(DatasetError, match=r"\(11, 1, 28, 28\) and 11 labels, got .* \(12, 1, 28"):
+        datasets.prepare(other, mirror / "toy")
+    other = dataclasses.replace(toy, class_names=toy.class_names[:-1])
+    with pytest.raises(DatasetError, match=r"labels from 0 to 8, one per class name, got .* to 9"):
         datasets.prepare(other, mirror / "toy")
     # Valid gzip and valid IDX, but not the official content: only the MD5 sum can tell.
     (mirror / "toy" / IMAGES).write_bytes(idx(toy_arrays()[IMAGES][::-1]))
@@ -462,27 +460,12 @@ def saved(toy, mirror, tmp_path):
     return path, tensors
 
 
-def test_save_and_load_round_trip(saved):
-    path, tensors = saved
-    for split in SPLITS:
-        images, labels, index = data.load(path, split)
-        assert images.dtype == torch.float32
-        assert images.max() <= 1
-        assert torch.equal((images * 255).round().byte(), tensors[f"{split}_images"])
-        assert torch.equal(images, tensors[f"{split}_images"] / 255)
-        assert torch.equal(labels, tensors[f"{split}_labels"])
-        assert torch.equal(index, tensors[f"{split}_index"])
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
 def test_the_file_says_what_it_holds(saved):
-    import safetensors
-
     path, tensors = saved
     with safetensors.safe_open(path, framework="pt") as file:
         provenance = json.loads(file.metadata()["provenance"])
     assert provenance["dataset"] == "toy"
-    assert data.class_names(path) == list("0123456789")
+    assert provenance["class_names"] == list("0123456789")
     assert provenance["sizes"] == {"train": 9, "validation": 3, "test": 4}
     assert provenance["split_seed"] == datasets.SPLIT_SEED
     for split in SPLITS:
@@ -505,90 +488,3 @@ def test_a_failed_save_keeps_the_old_file_and_leaves_nothing_else(saved, monkeyp
         datasets.save({"train_images": tensors["train_images"]}, path, {})
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("keep", [0, 7, 300, -1])
-def test_a_truncated_file_is_an_error_with_a_remedy(saved, keep):
-    path, _ = saved
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DatasetError, match="delete the file and run snakemake again"):
-        data.load(path, "train")
-
-
-def test_load_errors_say_what_to_do(saved, tmp_path):
-    path, _ = saved
-    with pytest.raises(DatasetError, match="run snakemake"):
-        data.load(tmp_path / "missing.safetensors", "train")
-    with pytest.raises(DatasetError, match="train, validation, test, got 'dev'"):
-        data.load(path, "dev")
-    datasets.save({"weight": torch.zeros(3)}, path, {})
-    with pytest.raises(DatasetError, match="delete the file"):
-        data.load(path, "train")
-
-
-# --- the script ---------------------------------------------------------------------------------
-
-
-TOY = """
-from input_hessian.experiment.datasets import Dataset
-from input_hessian.experiment.datasets._idx import decode_idx
-
-DATASET = Dataset("toy", tuple("0123456789"), {files!r}, (), {sizes!r}, decode_idx, (1, 28, 28))
-"""
-
-
-@pytest.fixture
-def run_script(monkeypatch, tmp_path, toy, capsys):
-    """Run prepare_dataset.py in `tmp_path`, where toy.py is; gives status, stdout, stderr."""
-    (tmp_path / "toy.py").write_text(TOY.format(files=toy.files, sizes=toy.sizes))
-    monkeypatch.chdir(tmp_path)
-
-    def run(dataset, mirror, folder="data"):
-        name = dataset.removesuffix(".py")
-        arguments = ["--dataset", dataset, "--mirror", str(mirror), "--raw", f"{folder}/raw/{name}"]
-        arguments += ["--data", f"{folder}/{name}.safetensors"]
-        arguments += ["--provenance", f"{folder}/{name}.json"]
-        monkeypatch.setattr(sys, "argv", ["prepare_dataset.py", *arguments])
-        status = 0
-        try:
-            runpy.run_path(
-                str(REPOSITORY / "workflow/scripts/prepare_dataset.py"), run_name="__main__"
-            )
-        except SystemExit as exit_:
-            status = exit_.code
-        return status, *capsys.readouterr()
-
-    return run
-
-
-def test_the_script_writes_equal_bytes_wherever_the_files_came_from(run_script, serve, mirror):
-    status, stdout, _ = run_script("toy.py", mirror)
-    assert status == 0
-    assert f"toy/{IMAGES}: md5 verified, from {mirror}/toy/" in stdout
-    assert "9 train, 3 validation, 4 test images" in stdout
-
-    url = serve("good").url
-    assert run_script("toy.py", url, folder="there")[0] == 0
-
-    there = Path("there/toy.safetensors")
-    assert there.read_bytes() == Path("data/toy.safetensors").read_bytes()
-    records = [json.loads(Path(folder, "toy.json").read_text()) for folder in ("data", "there")]
-    sources = [record.pop("sources")[IMAGES] for record in records]
-    assert sources == [f"{mirror}/toy/", f"{url}/toy/"]
-    assert records[0] == records[1]
-
-
-def test_the_script_needs_no_mirror_for_digits(run_script):
-    status, stdout, _ = run_script("digits", "")
-    assert status == 0
-    assert "1197 train, 200 validation, 400 test images" in stdout
-    assert data.load(Path("data/digits.safetensors"), "test").images.shape == (400, 1, 8, 8)
-
-
-def test_the_script_reports_errors_without_a_traceback(run_script, tmp_path):
-    status, stdout, stderr = run_script("toy.py", "no/such")
-    assert (status, stdout) == (1, "")
-    assert f"error: cannot get {IMAGES} of toy" in stderr
-    assert f"no/such/toy/: no such folder: {tmp_path / 'no/such'}" in stderr
-    assert "Traceback" not in stderr
-    assert not list(Path("data").glob("*.*"))

@@ -1,8 +1,14 @@
+"""Networks, and the files that hold them."""
+
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
 
 from input_hessian.experiment import models
-from input_hessian.experiment.models import ModelFileError, load_model, save_model
+from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.models import ModelFileError, load_model, read_settings, save_model
 
 SETTINGS = {
     "architecture": "cnn",
@@ -45,10 +51,48 @@ def test_activation_and_beta_reach_the_network():
     assert torch.allclose(sharp, outputs[2], atol=1e-4)
 
 
-@pytest.mark.parametrize("change", [{"architecture": "resnet"}, {"activation": "gelu"}])
-def test_unknown_parts_are_named(change):
-    with pytest.raises(ValueError, match=r"expected (one of|softplus or relu)"):
-        models.build(**SETTINGS | change)
+OWN = """
+from torch import nn
+
+def build(image_shape, classes, *, bias, features=2):
+    channels, height, width = image_shape
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, classes, bias))
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"architecture": "resnet"}, ["expected one of cnn, mlp", "'resnet'"]),
+        ({"activation": "gelu"}, ["activation", "softplus or relu", "'gelu'"]),
+        ({"beta": 0.0}, ["beta", "above 0", "0.0"]),
+        ({"widht": 3}, ["model", "'widht'", "cnn", "width, activation, beta"]),
+        ({"architecture": "own.py", "features": 3}, ["model", "'bias'", "own.py"]),
+        ({"architecture": "empty.py"}, ["architecture", "function build", "empty.py"]),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path, monkeypatch, change, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "empty.py").write_text("")
+    settings = SETTINGS | change
+    if settings["architecture"] == "own.py":
+        settings = {key: settings[key] for key in ("architecture", "image_shape", "classes")}
+    with pytest.raises(UserError) as error:
+        models.build(**settings)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_an_architecture_of_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    settings = {"architecture": "own.py", "image_shape": [3, 4, 5], "classes": 6, "bias": False}
+    model = models.build(**settings)
+    assert [tuple(p.shape) for p in model.parameters()] == [(6, 60)]
+    save_model(model, settings, tmp_path / "model.safetensors")
+    loaded, _ = load_model(tmp_path / "model.safetensors")
+    images = torch.rand(2, 3, 4, 5)
+    assert torch.equal(loaded(images), model(images))
 
 
 def test_saved_model_comes_back_whole_and_bytes_repeat(tmp_path):
@@ -65,6 +109,20 @@ def test_saved_model_comes_back_whole_and_bytes_repeat(tmp_path):
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
+
+
+def test_a_file_holds_parameters_settings_and_status(tmp_path):
+    """Trained networks are kept for long: what is written today must be readable later."""
+    path = tmp_path / "model.safetensors"
+    save_model(models.build(**SETTINGS), SETTINGS, path, status="diverged")
+    assert read_settings(path) == (SETTINGS, "diverged")
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["model"]) == SETTINGS | {"status": "diverged"}
+        shapes = {name: tuple(file.get_tensor(name).shape) for name in file.keys()}  # noqa: SIM118
+    assert shapes == {
+        **{"0.weight": (3, 1, 5, 5), "0.bias": (3,), "2.weight": (6, 3, 5, 5), "2.bias": (6,)},
+        **{"5.weight": (100, 36), "5.bias": (100,), "7.weight": (4, 100), "7.bias": (4,)},
+    }
 
 
 def test_unreadable_model_files_are_explained(tmp_path):

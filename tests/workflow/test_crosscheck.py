@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from input_hessian.experiment.attacks import AttackSettings, run_attack
-from input_hessian.experiment.datasets import load
+from input_hessian.experiment.data import load
 from input_hessian.experiment.models import load_model
 
 with warnings.catch_warnings():

@@ -44,6 +44,7 @@ def main(
         ),
     )
     columns = ["index", "label", *CELL, "attack", "norm", "epsilon", "robust"]
+    tables = []
     if status == "finished":
         broken = broken_at(pd.read_parquet(earlier[which])).unstack("norm")
         broken = broken.loc[chosen.index.tolist()]
@@ -58,11 +59,8 @@ def main(
             broken_at={norm: torch.from_numpy(broken[norm].to_numpy(copy=True)) for norm in broken},
         )
         correct = predict(network, chosen.images).argmax(1) == chosen.labels
-        table = pd.concat(
-            verdicts(*attack, correct, chosen.index, chosen.labels) for attack in done
-        )
-    else:
-        table = pd.DataFrame(columns=columns)
+        tables = [verdicts(*attack, correct, chosen.index, chosen.labels) for attack in done]
+    table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
     # The records stay: a new lam of any regularizer repeats the selection, and with it this job,
     # although the lam selected is mostly the same.
     write_atomically(images, table.assign(**cell)[columns].to_parquet(index=False))

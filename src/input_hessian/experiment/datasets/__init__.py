@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,10 +90,11 @@ def fetch(dataset: Dataset, folder: Path, mirrors: Sequence[str] = ()) -> dict[s
             failures.append(f"{folder}: the file there has another md5 sum")
         for source in [*sources, *dataset.urls]:
             try:
-                _fetch_from(source, folder, filename, md5)
+                content = _read_verified(source, filename, md5)
             except (OSError, ValueError) as error:  # requests' errors are OSErrors
                 failures.append(f"{source}: {error}")
                 continue
+            write_atomically(folder / filename, content)
             served[filename] = source
             break
         else:
@@ -141,6 +143,12 @@ def prepare(dataset: Dataset, folder: Path) -> dict[str, Tensor]:
                 f"{dataset.name}, {part}: expected uint8 images of shape {expected} and {count} "
                 f"labels, got {images.dtype} of shape {got} and {len(labels)}"
             )
+        classes = len(dataset.class_names)
+        if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= classes:
+            raise DatasetError(
+                f"{dataset.name}, {part}: expected int64 labels from 0 to {classes - 1}, one per "
+                f"class name, got {labels.dtype} from {labels.min()} to {labels.max()}"
+            )
         for split in splits:
             index = torch.from_numpy(indices[split])
             tensors[f"{split}_images"] = images[index].contiguous()
@@ -177,20 +185,21 @@ def save(tensors: Mapping[str, Tensor], path: Path, provenance: Mapping[str, obj
     write_atomically(path, safetensors.torch.save(dict(tensors), metadata))
 
 
-def _fetch_from(source: str, folder: Path, filename: str, md5: str) -> None:
-    """Fetch one file from one source, a folder or a URL prefix."""
+def _read_verified(source: str, filename: str, md5: str) -> bytes:
+    """Return the content of one file from one source, a folder or a URL prefix."""
     if source.startswith(("http://", "https://")):
-        files = pooch.create(
-            folder, source, registry={filename: f"md5:{md5}"}, retry_if_failed=ATTEMPTS - 1
-        )
         # Some mirrors turn away the usual names of programs.
         downloader = pooch.HTTPDownloader(
             progressbar=sys.stderr.isatty(),
             timeout=TIMEOUT,
             headers={"User-Agent": "input-hessian"},
         )
-        files.fetch(filename, downloader=downloader)
-        return
+        # In a folder of its own: pooch would give the file to this user alone, whatever the umask.
+        with tempfile.TemporaryDirectory() as scratch:
+            files = pooch.create(
+                scratch, source, registry={filename: f"md5:{md5}"}, retry_if_failed=ATTEMPTS - 1
+            )
+            return Path(files.fetch(filename, downloader=downloader)).read_bytes()
     if not Path(source).parent.is_dir():
         raise DatasetError(f"no such folder: {Path(source).parent.resolve()}")
     if not (Path(source) / filename).is_file():
@@ -198,7 +207,7 @@ def _fetch_from(source: str, folder: Path, filename: str, md5: str) -> None:
     content = (Path(source) / filename).read_bytes()
     if (got := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
         raise DatasetError(f"md5 mismatch: expected {md5}, got {got}")
-    write_atomically(folder / filename, content)
+    return content
 
 
 def _how_to_provide(dataset: Dataset, folder: Path, filename: str, failures: list[str]) -> str:
