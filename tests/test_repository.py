@@ -37,11 +37,6 @@ def test_hashed_requirements_have_the_same_pins():
     assert all("--hash=sha256:" in block for block in blocks)
 
 
-def test_library_does_not_know_snakemake():
-    for path in (ROOT / "src").rglob("*.py"):
-        assert not re.search(r"^\s*(from|import) snakemake", path.read_text(), re.MULTILINE)
-
-
 RULES = [
     rule
     for path in (ROOT / "workflow/rules").glob("*.smk")

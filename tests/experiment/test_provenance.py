@@ -1,4 +1,8 @@
-from input_hessian.experiment.provenance import fingerprint
+import subprocess
+
+import pytest
+
+from input_hessian.experiment.provenance import commit, fingerprint
 
 
 def test_fingerprint_changes_with_what_a_result_depends_on_and_with_nothing_else(tmp_path):
@@ -11,3 +15,43 @@ def test_fingerprint_changes_with_what_a_result_depends_on_and_with_nothing_else
     assert fingerprint({"a": 1, "b": 3}, where, [code]) != first
     code.write_text("y")
     assert fingerprint({"a": 1, "b": 2}, where, [code]) != first
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A git repository with src/code.py and reports/figure.txt, and what runs git in it."""
+
+    def git(*arguments):
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        command = ["git", "-C", tmp_path, *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    for name in ("src/code.py", "reports/figure.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("first")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    return tmp_path, git
+
+
+def test_the_commit_is_that_of_the_source_wherever_one_works(
+    repository, tmp_path_factory, monkeypatch
+):
+    folder, git = repository
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    short = git("rev-parse", "--short", "HEAD")
+    assert commit(folder / "src/code.py") == short
+    (folder / "reports/figure.txt").write_text("redrawn")
+    assert commit(folder / "src/code.py") == short
+    (folder / "src/code.py").write_text("edited")
+    assert commit(folder / "src/code.py") == f"{short}-dirty"
+
+
+def test_sources_inside_another_repository_have_no_commit(repository):
+    folder, _ = repository
+    unpacked = folder / "vendor/code.py"
+    unpacked.parent.mkdir()
+    unpacked.write_text("ours")
+    assert commit(unpacked) == "unknown"
+    assert commit(folder.parent / "nowhere.py") == "unknown"

@@ -18,7 +18,7 @@ import torch
 def environment(device: torch.device, threads: int) -> dict[str, str | int]:
     """Return versions, commit and hardware as a flat dictionary of strings and integers."""
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": version("numpy"),
@@ -52,20 +52,25 @@ def fingerprint(settings: dict, where: dict[str, str | int], files: Iterable[str
     return digest.hexdigest()
 
 
-def _commit() -> str:
-    """Return the short commit of the working tree, with ``-dirty`` if code or config differ."""
+def commit(source: Path = Path(__file__)) -> str:
+    """Return the short commit that a source file is of, with ``-dirty`` if code or config differ.
+
+    ``"unknown"`` where git does not track the file: sources that were unpacked inside a repository
+    of something else must not pass for a commit of that.
+    """
 
     def git(*arguments: str) -> str:
-        command = ["git", *arguments]
+        command = ["git", "-C", str(source.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        commit = git("rev-parse", "--short", "HEAD")
+        git("ls-files", "--error-unmatch", source.name)
+        short = git("rev-parse", "--short", "HEAD")
         # Not reports/: the run itself redraws figures that are tracked there.
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":/!reports")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return f"{commit}-dirty" if changed else commit
+    return f"{short}-dirty" if changed else short
 
 
 def _processor() -> str:
