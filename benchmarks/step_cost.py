@@ -589,11 +589,16 @@ def draw(table, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    plt.style.use(HERE.parent / "workflow/scripts/style.mplstyle")
+    plt.style.use(HERE.parent / "src/input_hessian/experiment/style.mplstyle")
     main = table[(table["shape"] == "x".join(map(str, MAIN[0]))) & (table["batch"] == MAIN[1])]
     names = list(main["model"].unique())
     figure, grid = plt.subplots(
-        1, len(names), figsize=(4.6 * len(names), 5.2), sharey=True, squeeze=False
+        1,
+        len(names),
+        figsize=(4.6 * len(names), 5.2),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
 
     def height(fraction):  # even steps where little is missing; 1 would be infinitely high

@@ -34,7 +34,7 @@ FIGURE_RULES = {
 }
 if CONFIG.selection:
     FIGURE_RULES["headline"] = {
-        "shows": "robust accuracy of the selected networks against epsilon",
+        "shows": "robust accuracy at the selected lam",
         "category": "Robust accuracy",
         "input": {"robustness": ROBUSTNESS, "selection": SELECTION},
         "params": {
@@ -42,7 +42,7 @@ if CONFIG.selection:
         },
     }
     FIGURE_RULES["autoattack"] = {
-        "shows": "what each attack takes away",
+        "shows": "what each attack overlooks",
         "category": "Robust accuracy",
         "input": {"table": f"{REPORT}/tables/autoattack.csv"},
     }
@@ -101,7 +101,7 @@ if CONFIG.curvature and DDN:
     }
 if CONFIG.recovery:
     FIGURE_RULES["recovery_{dataset}"] = {
-        "shows": "what the estimators see of the norm",
+        "shows": "what the estimators find of the norm",
         "category": "Curvature",
         "labels": {"regularizer": CONFIG.recovery.regularizer},
         "input": {
@@ -113,7 +113,7 @@ if CONFIG.recovery:
     }
 if CONFIG.certificate:
     FIGURE_RULES["certificate_{dataset}"] = {
-        "shows": "certified under attacked accuracy",
+        "shows": "certified and attacked accuracy",
         "category": "Robust accuracy",
         "input": {
             "certificates": lambda wildcards: [
@@ -172,6 +172,7 @@ for figure, entry in FIGURE_RULES.items():
         conda:
             "../../envs/pipeline.yaml"
         params:
+            **entry.get("params", {}),  # for the captions
             arguments=arguments(f"plot_{script}", **entry.get("params", {})),
             settings=entry.get("settings", ""),
         message:
