@@ -1,4 +1,4 @@
-"""Go on attacking the selected one of a regularizer's cells: what the first attacks left."""
+"""Go on attacking the selected one of a regularizer's cells; the verdicts of all attacks on it."""
 
 import pandas as pd
 import torch
@@ -13,7 +13,7 @@ from input_hessian.experiment.inference import predict
 from input_hessian.experiment.models import load_model
 from input_hessian.experiment.provenance import environment, fingerprint
 from input_hessian.experiment.sources import source_files
-from input_hessian.experiment.tables import CELL, broken_at, selected_lam
+from input_hessian.experiment.tables import broken_at, selected_lam
 
 
 def main(
@@ -43,10 +43,9 @@ def main(
             [*source_files(__file__), data, path, earlier[which]],
         ),
     )
-    columns = ["index", "label", *CELL, "attack", "norm", "epsilon", "robust"]
-    tables = []
+    tables = [pd.read_parquet(earlier[which])]
     if status == "finished":
-        broken = broken_at(pd.read_parquet(earlier[which])).unstack("norm")
+        broken = broken_at(tables[0]).unstack("norm")
         broken = broken.loc[chosen.index.tolist()]
         done = run_attacks(
             network,
@@ -59,11 +58,11 @@ def main(
             broken_at={norm: torch.from_numpy(broken[norm].to_numpy(copy=True)) for norm in broken},
         )
         correct = predict(network, chosen.images).argmax(1) == chosen.labels
-        tables = [verdicts(*attack, correct, chosen.index, chosen.labels) for attack in done]
-    table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+        further = [verdicts(*attack, correct, chosen.index, chosen.labels) for attack in done]
+        tables += [table.assign(**cell)[tables[0].columns] for table in further]
     # The records stay: a new lam of any regularizer repeats the selection, and with it this job,
     # although the lam selected is mostly the same.
-    write_atomically(images, table.assign(**cell)[columns].to_parquet(index=False))
+    write_atomically(images, pd.concat(tables).to_parquet(index=False))
     print(f"attacked {path}")
 
 

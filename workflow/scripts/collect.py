@@ -16,9 +16,9 @@ def main(
 ) -> None:
     rows, accuracies, epochs = [], [], []
     grid = settings["grid"]
-    # What the further attacks on the selected cells found, by cell.
-    further = [pd.read_parquet(path) for path in selected]
-    further = dict(iter(pd.concat(further).groupby(CELL))) if further else {}
+    # The verdicts of all attacks on the selected cells, by cell.
+    verdicts = [pd.read_parquet(path) for path in selected]
+    verdicts = dict(iter(pd.concat(verdicts).groupby(CELL))) if verdicts else {}
     for folder in cell_folders(grid):
         training = json.loads((folder / "training.json").read_text())
         evaluation = json.loads((folder / "evaluation.json").read_text())
@@ -35,10 +35,10 @@ def main(
         columns = ["index", "attack", "norm", "epsilon", "robust"]
         images = images[columns]
         parts = [images, worst_case(images)]
-        if tuple(identity.values()) in further:
-            # Kept apart from `worst`, which compares cells: these attacks ran on this one alone.
-            parts += [further[tuple(identity.values())][columns]]
-            parts += [worst_case(pd.concat([images, parts[-1]])).assign(attack="ensemble")]
+        if tuple(identity.values()) in verdicts:
+            # Kept apart from `worst`, which compares cells: some attacks ran on this one alone.
+            parts[0] = verdicts[tuple(identity.values())][columns]
+            parts += [worst_case(parts[0]).assign(attack="ensemble")]
         table = robust_accuracy(pd.concat(parts))
         accuracies.append(table.assign(**identity))
 

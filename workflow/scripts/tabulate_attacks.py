@@ -15,8 +15,9 @@ SHOWN = {
     "pgd": "PGD",
     "ddn": "DDN",
     "apgd-t": "+ APGD",
-    "ensemble": "+ FAB-T, Square",
+    "ensemble": "worst case",
 }
+FURTHER = {"fab-t": "FAB-T", "square": "Square"}  # for the heading of the last column
 
 
 def tabulate(robustness: pd.DataFrame, selection: pd.DataFrame, headline: dict) -> pd.DataFrame:
@@ -38,6 +39,8 @@ def tabulate(robustness: pd.DataFrame, selection: pd.DataFrame, headline: dict) 
 def to_markdown(table: pd.DataFrame) -> str:
     """Return one block per dataset, norm and radius."""
     blocks = []
+    further = [name for attack, name in FURTHER.items() if attack in set(table["attack"])]
+    headings = SHOWN | ({"ensemble": f"+ {', '.join(further)}"} if further else {})
     for (dataset, norm, epsilon), rows in table.groupby(["dataset", "norm", "epsilon"], sort=False):
         rows = rows[rows["attack"].isin(SHOWN)]
         text = percent(rows["mean"])
@@ -45,7 +48,7 @@ def to_markdown(table: pd.DataFrame) -> str:
         text[rows["attack"] == "ensemble"] += interval
         wide = by_weight(rows.assign(text=text), "attack")
         wide = wide[["regularizer", "lam", *(attack for attack in SHOWN if attack in wide)]]
-        wide = wide.rename(columns=SHOWN)
+        wide = wide.rename(columns=headings)
         blocks.append(
             f"### {dataset}, {NORMS[norm]} {epsilon:g}\n\n"
             f"{wide.to_markdown(index=False, disable_numparse=True)}\n"
