@@ -51,7 +51,7 @@ def test_every_rule_has_log_environment_message_and_script():
         assert "    message:" in rule  # else a plan lists its files, thousands of them
         inherits = " as " in rule.splitlines()[0]
         assert inherits or "    conda:" in rule
-        assert inherits or "    command(" in rule
+        assert inherits or "    command(" in rule or "    LOOP_COMMAND" in rule
 
 
 def test_rules_stay_local_or_ask_for_more_with_every_attempt():
@@ -114,23 +114,3 @@ def test_no_data_model_or_lock_file_is_tracked():
         pytest.skip("not a git checkout")
     for name in listed.stdout.splitlines():
         assert not name.endswith((".gz", ".safetensors", ".pt", "uv.lock"))
-
-
-def test_links_of_the_readme_lead_somewhere():
-    for page in (ROOT / "README.md", ROOT / "benchmarks/README.md"):
-        targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
-        assert targets
-        for target in targets:
-            if not target.startswith(("https://", "#")):
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
-
-
-def test_results_in_the_readme_are_those_of_the_released_run():
-    text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"<!-- (reports/\S+) -->\n(.*?)<!-- end -->", text, re.DOTALL)
-    assert {path for path, _ in blocks} == {
-        f"reports/paper/tables/{name}.md" for name in ("claims", "autoattack")
-    }
-    for path, block in blocks:
-        # where this fails, the README shows an older run: put the file's text between the two marks
-        assert block.strip() == (ROOT / path).read_text().strip()

@@ -60,7 +60,10 @@ wildcard_constraints:
     dataset=alternatives(CONFIG.datasets),
     regularizer=alternatives(CONFIG.regularizers),
     lam=alternatives(
-        text for name in CONFIG.regularizers for text in CONFIG.lam_texts(name)
+        [
+            *(text for name in CONFIG.regularizers for text in CONFIG.lam_texts(name)),
+            *(f"{lam:g}" for _, _, lams in CONFIG.side_lams for lam in lams),
+        ]
     ),
     seed=alternatives(CONFIG.seeds),
     norm="linf|l2",

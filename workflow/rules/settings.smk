@@ -35,7 +35,7 @@ def identity(wildcards):
     return {
         "dataset": wildcards.dataset,
         "regularizer": wildcards.regularizer,
-        "lam": CONFIG.lam_texts(wildcards.regularizer)[wildcards.lam],
+        "lam": CONFIG.lam(wildcards.regularizer, wildcards.lam),
         "seed": int(wildcards.get("seed", SEED)),
     }
 

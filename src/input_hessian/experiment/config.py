@@ -265,7 +265,7 @@ class Recovery(Part):
     regularizer: str
     """Regularizer that the network trains with."""
     lam: Several[Positive]
-    """Of its lam; one training each."""
+    """Penalty strengths; one training each."""
     images: Count
     """Training images measured, a fixed random subset."""
     progress: Several[Fraction]
@@ -291,7 +291,7 @@ class CertifiedCell(Part):
     name: str
     """Name of the regularizer."""
     lam: Annotated[float, Field(ge=0)]
-    """One of its lam."""
+    """Penalty strength."""
 
 
 class Certificate(Part):
@@ -340,6 +340,22 @@ class Config(Part):
     """Comparison image by image; not computed if left out."""
     certificate: Certificate | None = None
     """Certified radii; not computed if left out."""
+
+    @property
+    def side_lams(self) -> list[tuple[str, str, list[float]]]:
+        """Return section, regularizer and lam of what is trained beside the cells."""
+        found = []
+        if self.recovery:
+            found.append(("recovery", self.recovery.regularizer, self.recovery.lam))
+        for cell in self.certificate.regularizers if self.certificate else []:
+            found.append(("certificate", cell.name, [cell.lam]))
+        return found
+
+    def lam(self, regularizer: str, text: str) -> float:
+        """Return the penalty strength that a text in a path names."""
+        beside = [lams for _, name, lams in self.side_lams if name == regularizer]
+        every = [lam for lams in (self.regularizers[regularizer].lam, *beside) for lam in lams]
+        return next(lam for lam in every if f"{lam:g}" == text)
 
     def trained_on(self, dataset: str) -> list[str]:
         """Return the names of the regularizers that are trained on a data set."""
@@ -453,8 +469,7 @@ def _inconsistencies(config: Config) -> Iterator[str]:
             )
 
     if config.recovery:
-        name, lams = config.recovery.regularizer, config.recovery.lam
-        yield from _missing_cells(config, "recovery", "regularizer", name, lams)
+        yield from _missing_cells(config, "recovery", "regularizer", config.recovery.regularizer)
     if config.comparison:
         yield from _missing_cells(config, "comparison", "reference", config.comparison.reference)
         if not config.selection:
@@ -465,7 +480,7 @@ def _inconsistencies(config: Config) -> Iterator[str]:
     if config.certificate:
         for i, cell in enumerate(config.certificate.regularizers):
             where = f"certificate.regularizers[{i}]"
-            yield from _missing_cells(config, where, "name", cell.name, [cell.lam])
+            yield from _missing_cells(config, where, "name", cell.name)
         if ("ddn", "l2") not in seen:
             yield (
                 "certificate: is compared with the attack ddn, which is not among "
@@ -500,10 +515,8 @@ def _regularizer_inconsistencies(config: Config, name: str, entry: Regularizer) 
         )
 
 
-def _missing_cells(
-    config: Config, where: str, key: str, name: str, lams: Sequence[float] = ()
-) -> Iterator[str]:
-    """Yield why a section cannot have these cells: it takes them on every data set."""
+def _missing_cells(config: Config, where: str, key: str, name: str) -> Iterator[str]:
+    """Yield why a section cannot have this regularizer: it takes it on every data set."""
     remedy = f"; `{where.partition('.')[0]}: null` leaves this section out"
     known = list(config.regularizers)
     if name not in known:
@@ -518,19 +531,22 @@ def _missing_cells(
             f"{where}.{key}: got {name!r}, which is not trained on {', '.join(missing)}, expected "
             f"a regularizer without `datasets:`{remedy}"
         )
-    trained = config.regularizers[name].lam
-    for lam in lams:
-        if lam not in trained:
-            yield f"{where}.lam: got {lam:g}, expected values of {name}'s lam, {_listed(trained)}{remedy}"
 
 
 def _plugin_problems(config: Config) -> Iterator[str]:
     """Yield what data sets, networks and penalties say of their settings."""
     from input_hessian.certificate import curvature_bound
 
+    right = set()
     for name, entry in config.regularizers.items():
         if "lam" in entry.model_fields_set or name == "none":
-            yield from _penalty_problems(f"regularizers.{name}", entry)
+            found = list(_penalty_problems(f"regularizers.{name}", entry))
+            yield from found
+            right |= set() if found else {name}
+    for where, name, lams in config.side_lams:
+        if name in right:
+            entry = config.regularizers[name].model_copy(update={"lam": lams})
+            yield from _penalty_problems(where, entry)
 
     datasets = {}
     for name, entry in config.datasets.items():

@@ -1,0 +1,117 @@
+"""What README and documentation say is true: links, numbers, code, configurations."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from helpers.repository import ROOT
+from snakemake.utils import update_config
+
+from input_hessian.experiment.config import read_config
+
+PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", ROOT / "config/README.md"]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(language):
+    """Blocks of code of one language: the page and the text of each."""
+    found = []
+    for page in PAGES:
+        for _, kind, text in FENCE.findall(page.read_text()):
+            if kind == language:
+                found.append(pytest.param(page, text, id=f"{page.stem}-{len(found)}"))
+    return found
+
+
+def test_the_readme_is_a_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_every_page_stands_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f": {page.name}\n" in navigation
+
+
+@pytest.mark.parametrize("page", PAGES[:3], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    """Of pages outside the site; there, `mkdocs build --strict` looks at them."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    assert targets
+    for target in targets:
+        if not target.startswith(("https://", "#")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_numbers_of_the_finding_are_those_of_the_released_tables():
+    text = (ROOT / "README.md").read_text()
+    finding = text[text.index("## What was found") : text.index("## Two commands")]
+    numbers = re.findall(r"\d+\.\d%", finding)
+    assert len(numbers) >= 6
+    released = (ROOT / "reports/paper/tables/summary.md").read_text()
+    for number in numbers:
+        assert re.search(rf"\| {re.escape(number[:-1])} \[", released), number
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("python"))
+def test_python_blocks_run(page, text, tmp_path, monkeypatch):
+    if text.startswith("# needs a run"):
+        pytest.skip("shown for the results of a run")
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "block.py"
+    path.write_text(text)
+    exec(compile(text, str(path), "exec"), {"__name__": "block"})
+
+
+def own_files(folder):
+    """Write the files of the user's own that the pages show, each under the name it is given there."""
+    page = (ROOT / "docs/extend.md").read_text()
+    names = re.findall(r"Save this\s+as `(\w+\.py)`", page)
+    sources = [text for _, kind, text in FENCE.findall(page) if kind == "python"]
+    assert len(names) == len(sources) == 2
+    for name, source in zip(names, sources, strict=True):
+        (folder / name).write_text(source)
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("yaml"))
+def test_configurations_are_valid_when_merged(page, text, tmp_path, monkeypatch):
+    own_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    change = yaml.safe_load(text)
+    if "my-data" in change["datasets"] if "datasets" in change else False:
+        pytest.skip("shows the form of an entry for a data set that is not here")
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    update_config(config, change)
+    assert read_config(config).name == change["name"] != "paper"
+
+
+def test_shell_blocks_name_files_and_options_that_exist():
+    seen = 0
+    for parameter in blocks("bash"):
+        page, text = parameter.values
+        for line in text.replace("\\\n", " ").splitlines():
+            words = line.split()
+            for word in words:
+                is_file = re.fullmatch(r"(config|profiles|workflow|benchmarks)/[\w./-]+", word)
+                if is_file and "<" not in word:
+                    assert (ROOT / word).exists(), f"{page.name}: {word}"
+                    seen += 1
+            if "--configfile" in words:  # it takes every word after it for a file
+                after = words[words.index("--configfile") + 1 :]
+                assert all(word.endswith(".yaml") or word.startswith("-") for word in after[:2])
+    assert seen >= 10
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "site/configure/index.html").read_text()
+    assert "<code>max_clean_loss</code>" in page  # the table of keys
+    assert "41.7" in (tmp_path / "site/results/index.html").read_text()  # a released table
+    assert (tmp_path / "site/released/pareto.png").exists()
+    assert not re.search(r'(src|href)="https?://(fonts|cdn|unpkg)', page)
