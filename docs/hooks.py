@@ -47,3 +47,8 @@ def table(section: dict) -> str:
         meaning = " ".join(value.get("description", "").split()).replace("|", "\\|")
         rows.append(f"| `{key}` | {default} | {meaning} |")
     return "\n".join(rows)
+
+
+def on_page_content(html, page, config, files):
+    """Take the roles off names in docstrings: mkdocstrings shows them as they are written."""
+    return re.sub(r":(?:attr|class|data|func|meth|mod):(?=<code)", "", html)
