@@ -362,10 +362,21 @@ class LayerwiseHessian:
 def derivatives(
     model: nn.Module, images: Tensor, labels: Tensor, *, row_space: bool = False
 ) -> LayerwiseHessian | InputHessian:
-    """Return the fast passes where every layer is known to them, else double backpropagation.
+    """Return loss ``ell``, input gradient ``g`` and products ``v -> H v`` of every image of a batch.
 
-    Arguments as for the two.  With ``row_space`` only norms may be read off: the vectors need not
-    be in pixels.
+    By the fast passes of :class:`LayerwiseHessian` where every layer is known to them, else by the
+    double backpropagation of :class:`input_hessian.hessian.InputHessian`.  Both have ``logits``,
+    ``loss``, ``gradient``, ``matvec`` and ``pullback``, and agree up to rounding.
+
+    Args:
+        model: maps images ``[B, *image]`` to logits ``[B, K]``, image by image.
+        images: ``[B, *image]`` in pixel units, floating point.
+        labels: ``[B]`` class indices, int64.
+        row_space: let the fast passes leave the pixels where that is cheaper.  Norms stay the same;
+            the vectors are then those of another basis.
+
+    Raises:
+        ValueError: as the two classes, for bad images, labels, logits or layers.
     """
     try:
         return LayerwiseHessian(model, images, labels, row_space=row_space)

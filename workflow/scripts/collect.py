@@ -30,7 +30,7 @@ def main(
         rows.append(training | evaluation | {"test_low": low, "test_high": high})
         epochs.append(pd.read_csv(folder / "curve.csv").assign(**identity))
         images = pd.read_parquet(folder / "images.parquet")
-        if images.empty:  # the cell diverged: its status says so in the table of cells
+        if images.empty:  # the cell diverged: see its status in the table of cells
             continue
         columns = ["index", "attack", "norm", "epsilon", "robust"]
         images = images[columns]

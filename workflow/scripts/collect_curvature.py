@@ -13,7 +13,7 @@ def main(*, settings: Settings, csv: Output) -> None:
     rows = []
     for folder in cell_folders(settings["grid"]):
         images = pd.read_parquet(folder / "curvature.parquet")
-        if images.empty:  # the cell diverged: its status says so in the table of cells
+        if images.empty:  # the cell diverged: see its status in the table of cells
             continue
         row = images[CELL].iloc[0].to_dict() | describe_curvature(images)
         perturbations = pd.read_parquet(folder / "perturbations.parquet")

@@ -22,12 +22,12 @@ COLUMNS += [field.name for field in dataclasses.fields(Comparison)]
 
 
 def choose(selection: pd.DataFrame, reference: str) -> list[dict]:
-    """Return which weights are compared; only validation columns are looked at.
+    """Return which lam are compared; only validation columns are looked at.
 
-    - ``matched``: every weight of another regularizer meets, of the reference's weights within
+    - ``matched``: every lam of another regularizer meets, of the reference's lam within
       ``LARGEST_GAP`` of its clean accuracy, the one of the highest robust accuracy.
     - ``closest``: a regularizer without such a pair is compared at its closest clean accuracies.
-    - ``selected``: the selected weights of the two, whatever their clean accuracies.
+    - ``selected``: the selected lam of the two, whatever their clean accuracies.
 
     Args:
         selection: the table of select, for one dataset.
@@ -71,7 +71,7 @@ def choose(selection: pd.DataFrame, reference: str) -> list[dict]:
 
 
 def attacked(results: Path, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return what every attack did to every image, for all seeds of one weight."""
+    """Return what every attack did to every image, for all seeds of one lam."""
     tables = []
     for cell in cells.itertuples():
         folder = f"{cell.dataset}/{cell.regularizer}/lam~{cell.lam:g}/seed~{cell.seed}"
@@ -97,7 +97,7 @@ def withstood(images: pd.DataFrame, attacks: list[str]) -> dict[float, pd.DataFr
 def compare(selection: pd.DataFrame, cells: pd.DataFrame, settings: dict) -> pd.DataFrame:
     """Return one row per dataset, headline radius and comparison, the reference first in each pair.
 
-    Both sides are judged by the attacks that both underwent: selected weights may have met more.
+    Both sides are judged by the attacks that both underwent: selected cells may have met more.
     P-values are adjusted among all rows of a dataset, the table that a reader sees at once.
     """
     cells = cells[cells["status"] == "finished"]
@@ -144,7 +144,7 @@ def compare(selection: pd.DataFrame, cells: pd.DataFrame, settings: dict) -> pd.
 
 
 def sides(pair: dict) -> list[tuple[str, float]]:
-    """Return regularizer and weight of the reference and of what it is compared with."""
+    """Return regularizer and lam of the reference and of what it is compared with."""
     return [(pair["reference"], pair["reference_lam"]), (pair["regularizer"], pair["lam"])]
 
 

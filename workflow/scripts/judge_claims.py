@@ -8,7 +8,7 @@ The claims are those of the abstract of arXiv 2009.06571:
   radius must stay below the smallest perturbation found on at least 95% of the images, in every
   network; read as an order, its rank correlation with that perturbation must be positive, with its
   95% interval over the seeds, in every group of networks.  Both: *holds*; one: *holds partly*.
-- C3, it is more robust than the penalty on the input gradient: in every pair of weights of matched
+- C3, it is more robust than the penalty on the input gradient: in every pair of lam of matched
   clean accuracy (see compare), the difference of robust accuracies must be positive, with a p-value
   below 0.05 that is adjusted (Holm) for the comparisons of this claim.  Everywhere: *holds*; somewhere, and nowhere significantly
   negative: *holds partly*; no significant difference at all: *not shown*.

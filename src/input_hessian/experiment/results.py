@@ -65,11 +65,11 @@ def robust_accuracy(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def select(cells: pd.DataFrame, max_clean_loss: float) -> pd.DataFrame:
-    """Choose one weight per dataset and regularizer, by validation images alone.
+    """Choose one lam per dataset and regularizer, by validation images alone.
 
-    Among the weights whose mean validation accuracy is at most ``max_clean_loss`` below that of
-    plain training, the one of largest mean robust accuracy; where no weight keeps that much, the
-    one of largest validation accuracy.  A weight with a diverged seed is chosen only if every
+    Among the values of lam whose mean validation accuracy is at most ``max_clean_loss`` below that of
+    plain training, the one of largest mean robust accuracy; where none keeps that much, the
+    one of largest validation accuracy.  A lam with a diverged seed is chosen only if every
     other one has one too.
 
     Args:
@@ -78,7 +78,7 @@ def select(cells: pd.DataFrame, max_clean_loss: float) -> pd.DataFrame:
         max_clean_loss: a fraction, 0.01 for one point.
 
     Returns:
-        One row per dataset, regularizer and weight: ``seeds`` (that finished), the two accuracies
+        One row per dataset, regularizer and lam: ``seeds`` (that finished), the two accuracies
         (means over these), ``eligible`` and ``selected``.
     """
     finished = cells["status"] == "finished"

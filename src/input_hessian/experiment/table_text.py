@@ -11,7 +11,7 @@ def percent(values: pd.Series) -> pd.Series:
 
 
 def by_weight(rows: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Return one row per regularizer and weight, and ``text`` in one column per value of ``by``.
+    """Return one row per regularizer and lam, and ``text`` in one column per value of ``by``.
 
     Rows and columns in their order of appearance.
     """

@@ -30,7 +30,7 @@ def broken_at(images: pd.DataFrame) -> pd.Series:
 
 
 def selected_lam(path: str | Path, dataset: str, regularizer: str) -> float:
-    """Return the weight that the table of :func:`input_hessian.results.select` chose."""
+    """Return the lam that the table of :func:`input_hessian.experiment.results.select` chose."""
     table = read_table(path)
     chosen = table["selected"] & (table["dataset"] == dataset)
     (lam,) = table.loc[chosen & (table["regularizer"] == regularizer), "lam"]

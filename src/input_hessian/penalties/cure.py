@@ -19,7 +19,7 @@ class CurePenalty(Penalty):
     2019.
 
     Args:
-        lam: weight, in squared pixel units per nat.
+        lam: penalty strength, in squared pixel units per nat.
         step: ``h``, the l2 length of the step, in pixel units.
 
     Raises:

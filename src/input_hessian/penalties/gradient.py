@@ -17,7 +17,7 @@ class GradientPenalty(Penalty):
     IEEE Transactions on Neural Networks 3(6), 1992 (there squared).
 
     Args:
-        lam: weight, in pixel units (squared: squared pixel units per nat).
+        lam: penalty strength, in pixel units (squared: squared pixel units per nat).
         squared: penalise the squared norm.
     """
 

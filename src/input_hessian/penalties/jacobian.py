@@ -23,7 +23,7 @@ class JacobianPenalty(Penalty):
     1908.02729 (there one projection).
 
     Args:
-        lam: weight, in squared pixel units per nat (logits are in nats).
+        lam: penalty strength, in squared pixel units per nat (logits are in nats).
         n_proj: projections per image.
 
     Raises:
