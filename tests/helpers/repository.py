@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[2]
+COLLECTIVE = ("all", "default", "figures", "tables", "total")  # compute nothing themselves
 
 
 # The interpreter's folder first: rules call `python`, as in an activated environment. And without
@@ -59,13 +60,13 @@ class Repository:
         return done
 
     def planned(self, *arguments: str) -> dict[str, int]:
-        """Return how many jobs of each rule a dry run plans, without `all` and `total`."""
+        """Return how many jobs of each rule a dry run plans."""
         text = self.snakemake("-n", *arguments).stdout
         if "Nothing to be done" in text:
             return {}
         table = re.search(r"^Job stats:\njob +count\n[- ]+\n(.*?)\n\n", text, re.DOTALL | re.M)[1]
         counts = {rule: int(count) for rule, count in map(str.split, table.splitlines())}
-        return {rule: n for rule, n in counts.items() if rule not in ("all", "total")}
+        return {rule: n for rule, n in counts.items() if rule not in COLLECTIVE}
 
     def write_config(self, name: str, **changes) -> tuple[str, str]:
         """Write a configuration of its own, named after its file; return the option that takes it."""
