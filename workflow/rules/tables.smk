@@ -12,9 +12,7 @@ TRAINING = cells(f"{NETWORK}/training.json")
 IMAGES = cells(f"{NETWORK}/images.parquet")
 COSTS = expand(COST, dataset=CONFIG.datasets) if CONFIG.cost else []
 CONTROLS = (
-    expand(f"{CONTROL}/masking.json", dataset=CONFIG.datasets)
-    if CONFIG.masking
-    else []
+    expand(f"{CONTROL}/masking.json", dataset=CONFIG.datasets) if CONFIG.masking else []
 )
 FURTHER = (
     cells(f"{RESULTS}/{SELECTED}/images.parquet", each=["seed"])
