@@ -104,27 +104,14 @@ if CONFIG.recovery:
         "shows": "what the estimators find of the norm",
         "category": "Curvature",
         "labels": {"regularizer": CONFIG.recovery.regularizer},
-        "input": {
-            "recovery": [
-                f"{RESULTS}/recovery/{{dataset}}/{CONFIG.recovery.regularizer}/lam~{lam:g}.csv"
-                for lam in CONFIG.recovery.lam
-            ]
-        },
+        "input": {"recovery": lambda wildcards: recoveries(wildcards.dataset)},
     }
 if CONFIG.certificate:
     FIGURE_RULES["certificate_{dataset}"] = {
         "shows": "certified and attacked accuracy",
         "category": "Robust accuracy",
         "input": {
-            "certificates": lambda wildcards: [
-                f"{CERTIFIABLE}/certificate.parquet".format(
-                    dataset=wildcards.dataset,
-                    regularizer=entry.name,
-                    lam=f"{entry.lam:g}",
-                    seed=SEED,
-                )
-                for entry in CONFIG.certificate.regularizers
-            ],
+            "certificates": lambda wildcards: certificates(wildcards.dataset),
             "cells": CELLS,
         },
     }

@@ -30,6 +30,25 @@ def shown(filename, dataset):
     ]
 
 
+def recoveries(dataset):
+    """What the estimators find on a dataset: a file per training that it is measured in."""
+    return [
+        f"{RESULTS}/recovery/{dataset}/{CONFIG.recovery.regularizer}/lam~{lam:g}.csv"
+        for lam in (CONFIG.recovery.lam if CONFIG.recovery else [])
+    ]
+
+
+def certificates(dataset):
+    """Certified radii on a dataset: a file per network."""
+    entries = CONFIG.certificate.regularizers if CONFIG.certificate else []
+    return [
+        f"{CERTIFIABLE}/certificate.parquet".format(
+            dataset=dataset, regularizer=entry.name, lam=f"{entry.lam:g}", seed=SEED
+        )
+        for entry in entries
+    ]
+
+
 def identity(wildcards):
     """A cell, its lam and seed as numbers."""
     return {

@@ -11,6 +11,9 @@ PROVENANCE = [f"{REPORT}/provenance.json", f"{REPORT}/provenance.md"]
 TRAINING = cells(f"{NETWORK}/training.json")
 IMAGES = cells(f"{NETWORK}/images.parquet")
 COSTS = expand(COST, dataset=CONFIG.datasets) if CONFIG.cost else []
+CONTROLS = (
+    expand(f"{CONTROL}/masking.json", dataset=CONFIG.datasets) if CONFIG.masking else []
+)
 FURTHER = (
     cells(f"{RESULTS}/{SELECTED}/images.parquet", each=["seed"])
     if CONFIG.selection
@@ -58,7 +61,7 @@ if CONFIG.masking:
         "title": "Collect the masking checks",
         "input": {
             "cells": cells(f"{NETWORK}/masking.json"),
-            "controls": expand(f"{CONTROL}/masking.json", dataset=CONFIG.datasets),
+            "controls": CONTROLS,
         },
         "output": {"csv": "masking.csv"},
         "settings": with_grid(),
@@ -157,6 +160,10 @@ rule write_provenance:
         training=TRAINING,
         evaluation=cells(f"{NETWORK}/evaluation.json"),
         tables=TABLES,
+        selected=FURTHER,
+        controls=CONTROLS,
+        certificates=[path for name in CONFIG.datasets for path in certificates(name)],
+        recovery=[path for name in CONFIG.datasets for path in recoveries(name)],
     output:
         record=PROVENANCE[0],
         markdown=PROVENANCE[1],

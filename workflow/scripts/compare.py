@@ -116,6 +116,8 @@ def compare(selection: pd.DataFrame, cells: pd.DataFrame, settings: dict) -> pd.
                 first, second = sides(pair)
                 both = [images[key][images[key]["norm"] == norm] for key in (first, second)]
                 attacks = sorted(set(both[0]["attack"]) & set(both[1]["attack"]))
+                if not attacks:  # the configuration has none of this norm
+                    continue
                 robust = [withstood(part, attacks) for part in both]
                 for epsilon in epsilons:
                     ours, theirs = (tables[epsilon] for tables in robust)

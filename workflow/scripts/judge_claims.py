@@ -10,8 +10,9 @@ The claims are those of the abstract of arXiv 2009.06571:
   95% interval over the seeds, in every group of networks.  Both: *holds*; one: *holds partly*.
 - C3, it is more robust than the penalty on the input gradient: in every pair of lam of matched
   clean accuracy (see compare), the difference of robust accuracies must be positive, with a p-value
-  below 0.05 that is adjusted (Holm) for the comparisons of this claim.  Everywhere: *holds*; somewhere, and nowhere significantly
-  negative: *holds partly*; no significant difference at all: *not shown*.
+  below 0.05 that is adjusted (Holm) for the comparisons of this claim.  Everywhere: *holds*;
+  somewhere, and nowhere significantly negative: *holds partly*; no significant difference at all:
+  *not shown*.
 
 Else a claim *does not hold*; without a comparison it is *not tested*.
 """
@@ -21,10 +22,9 @@ import pandas as pd
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.statistics import holm, relative_cost, t_interval
-from input_hessian.experiment.table_text import NORMS
+from input_hessian.experiment.table_text import NORMS, dataset_title
 from input_hessian.experiment.tables import read_table
 
-NAMES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "digits"}
 BOUND = 0.95  # share of images on which a bound must hold to be called one
 ALPHA = 0.05
 
@@ -41,11 +41,10 @@ def feasible(cells: pd.DataFrame, cost: pd.DataFrame | None, penalties: dict) ->
     hessian = [name for name, penalty in penalties.items() if penalty == "hessian"]
     ours = cells[cells["regularizer"].isin(hessian)]
     finished = ours["status"] == "finished"
-    trained = f"{finished.sum()} of {len(ours)} networks finished."
+    trained = f"{finished.sum()} of {len(ours)} networks with the penalty finished."
     if cost is None:
-        return verdict(
-            finished.tolist()
-        ), f"{trained} The cost of a training step was not measured."
+        unknown = "The cost of a training step was not measured."
+        return verdict(finished.tolist()), f"{trained} {unknown}"
     ratios = relative_cost(cost)
     costs = []
     for dataset, rows in ratios.groupby("dataset", sort=False):
@@ -54,7 +53,7 @@ def feasible(cells: pd.DataFrame, cost: pd.DataFrame | None, penalties: dict) ->
             for (_, name), (low, middle, high) in rows.iterrows()
             if name != "none"
         ]
-        costs.append(f"{NAMES.get(dataset, dataset)}: {', '.join(times)}")
+        costs.append(f"{dataset_title(dataset)}: {', '.join(times)}")
     evidence = (
         f"{trained} Time of a training step as a multiple of "
         f"plain training's (median and quartiles of {cost['round'].nunique()} rounds, interleaved in "
@@ -86,7 +85,7 @@ def bounds(curvature: pd.DataFrame | None) -> tuple[str, str]:
         (least, at), (most, there) = min(shares), max(shares)
         (weakest, where), (strongest, here) = min(correlations), max(correlations)
         lines.append(
-            f"{NAMES.get(dataset, dataset)}: the predicted radius is below the smallest "
+            f"{dataset_title(dataset)}: the predicted radius is below the smallest "
             f"perturbation on {100 * least:.0f}% ({at}) to {100 * most:.0f}% ({there}) of the images; "
             f"rank correlation of the two {weakest:.2f} ({where}) to {strongest:.2f} ({here})"
         )
@@ -124,7 +123,7 @@ def more_robust(comparison: pd.DataFrame | None, names: list[str]) -> tuple[str,
             f"{'*' * (row.Index in starred)}{'' if row.matched else ' †'}"
             for row in group.sort_values(["regularizer", "lam"]).itertuples()
         ]
-        lines.append(f"{NAMES.get(dataset, dataset)} {NORMS[norm]} {epsilon:g}: {'; '.join(items)}")
+        lines.append(f"{dataset_title(dataset)} {NORMS[norm]} {epsilon:g}: {'; '.join(items)}")
     unmatched = "; †: no λ of equal clean accuracy, not counted"
     evidence = (
         f"Significantly better in {sum(better)} of {len(counted)} comparisons at equal clean accuracy "
@@ -148,9 +147,12 @@ def judge(cells, cost, curvature, comparison, penalties: dict) -> pd.DataFrame:
         cost: table of measure_cost, all datasets; this and the next two are None where they were
             not computed.
         curvature: table of collect_curvature.
-        comparison: table of compare; its reference is the Hessian penalty.
+        comparison: table of compare; what has another reference than a Hessian penalty says nothing
+            about the claims.
         penalties: penalty of every regularizer.
     """
+    if comparison is not None:
+        comparison = comparison[comparison["reference"].map(penalties) == "hessian"]
 
     def named(penalty: str) -> list[str]:
         return [name for name, kind in penalties.items() if kind == penalty]

@@ -32,8 +32,8 @@ def main(
     generator = torch.Generator(place).manual_seed(0)
 
     def synchronize() -> None:
-        if place.type == "cuda":
-            torch.cuda.synchronize()
+        if place.type != "cpu":
+            getattr(torch, place.type).synchronize()
 
     steps = {}
     for name, options in settings["regularizers"].items():

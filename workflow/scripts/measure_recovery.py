@@ -91,7 +91,10 @@ def main(data: Input, *, settings: Settings, device: str, threads: int, recovery
         training,
         device=place,
     )
-    table = pd.DataFrame(measuring.rows).assign(**cell, progress=lambda t: t["step"] / total)
+    # No row where the training diverged before the first measurement.
+    table = pd.DataFrame(measuring.rows or {"step": []}).assign(
+        **cell, progress=lambda t: t["step"] / total
+    )
     write_atomically(recovery, table.to_csv(index=False))
 
 

@@ -9,6 +9,7 @@ from input_hessian.experiment.statistics import over_seeds
 from input_hessian.experiment.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
+AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
 
 
 def selected_curves(robustness: pd.DataFrame, selection: pd.DataFrame) -> pd.DataFrame:
@@ -83,8 +84,9 @@ def main(robustness: Input, selection: Input, *, reference: str, png: Output, pd
         chosen += f" ({' / '.join(plotting.dataset_title(dataset) for dataset in datasets)})"
     seeds = curves["seeds"].max()
     band = f"mean, band: {plotting.interval_name(seeds)}" if seeds > 1 else "1 seed"
+    attacks = "AutoAttack and all other" if set(table["attack"]) >= AUTOATTACK else "all"
     title = (
-        "Robust accuracy, worst case over AutoAttack and all other attacks\n"
+        f"Robust accuracy, worst case over {attacks} attacks\n"
         f"n = {table['n'].max()} test images; {band}"
     )
     plotting.save(

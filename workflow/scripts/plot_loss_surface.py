@@ -40,7 +40,11 @@ def choose_image(correct: torch.Tensor, margins: torch.Tensor) -> int:
 
 
 def surface(model, image, label, offsets):
-    """Return the slice, and the cosine between gradient and eigenvector."""
+    """Return the slice, and the cosine between gradient and eigenvector.
+
+    Raises:
+        ValueError: if these two span no plane.
+    """
     hessian = derivatives(model, image[None], label[None])
     gradient = hessian.gradient.detach()
     generator = torch.Generator().manual_seed(0)
@@ -79,9 +83,19 @@ def main(
     image, label = candidates[at], labels[at]
     reach = REACH * max(radii, default=1)
     offsets = torch.linspace(-reach, reach, POINTS, dtype=torch.float64)
+    found = {}
+    for name, model in cells:
+        try:
+            found[name], cosine = surface(model, image, label, offsets)
+            print(f"{name}: |cos(g, top eigenvector)| = {cosine:.4f}")
+        except ValueError as error:  # constant, or of two classes and piecewise linear
+            print(f"{name} is left out: {error}")
+    if not found:
+        reason = "no network's gradient and eigenvector span a plane"
+        return plotting.nothing_to_draw(png, pdf, reason=reason)
 
-    columns = min(COLUMNS, len(cells) + 1)
-    rows = -(-(len(cells) + 1) // columns)
+    columns = min(COLUMNS, len(found) + 1)
+    rows = -(-(len(found) + 1) // columns)
     figure, grid = plt.subplots(
         rows,
         columns,
@@ -91,20 +105,18 @@ def main(
     )
     first, *panels = grid.flat
     plotting.show_image(first, image, f"the image:\n{class_names(data)[label]}", fontsize=8)
-    for k, (axes, (name, model)) in enumerate(zip(panels, cells, strict=False)):
-        found, cosine = surface(model, image, label, offsets)
-        print(f"{name}: |cos(g, top eigenvector)| = {cosine:.4f}")
+    for k, (axes, (name, around)) in enumerate(zip(panels, found.items(), strict=False)):
         drawn = axes.contourf(
             offsets,
             offsets,
-            found.loss.clamp_min(LEVELS[0]),
+            around.loss.clamp_min(LEVELS[0]),
             levels=LEVELS,
             norm="log",
             cmap="cividis",
             extend="max",
         )
-        if found.margin.min() < 0 < found.margin.max():
-            axes.contour(offsets, offsets, found.margin, levels=[0], colors="red", linewidths=1.8)
+        if around.margin.min() < 0 < around.margin.max():
+            axes.contour(offsets, offsets, around.margin, levels=[0], colors="red", linewidths=1.8)
         for radius in radii:
             axes.add_patch(plt.Circle((0, 0), radius, fill=False, ec="white", ls="--", lw=1.1))
         axes.plot(0, 0, "+", color="white", ms=6)
@@ -115,8 +127,8 @@ def main(
             axes.set_ylabel("Rest of the eigenvector", fontsize=8)
         axes.grid(visible=False)
         # Numbers where there is no panel to the left, or none below.
-        axes.tick_params(labelleft=leftmost, labelbottom=k + columns >= len(cells))
-    for axes in panels[len(cells) :]:
+        axes.tick_params(labelleft=leftmost, labelbottom=k + columns >= len(found))
+    for axes in panels[len(found) :]:
         axes.set_visible(False)
     bar = figure.colorbar(drawn, ax=list(grid.flat), shrink=0.8, pad=0.01)
     lowest, *others = (f"{level:.2g}" for level in LEVELS[::2])

@@ -5,7 +5,7 @@ import pandas as pd
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.statistics import over_seeds
-from input_hessian.experiment.table_text import NORMS, by_weight, percent
+from input_hessian.experiment.table_text import NORMS, percent, wide_by_lam
 from input_hessian.experiment.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
@@ -48,7 +48,7 @@ def to_markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataF
             text[fewer] += " (" + rows.loc[fewer, "seeds"].astype(str) + " of them)"
             if (rows["seeds"] == 1).any():
                 spread += "; where one seed is left, the 95% Wilson interval of its images"
-        wide = by_weight(rows.assign(text=text), "measure")
+        wide = wide_by_lam(rows.assign(text=text), "measure")
         blocks.append(
             f"### {dataset}\n\n"
             f"Accuracy in percent: {spread}. Clean: all {clean} test images. Under attack: a fixed "

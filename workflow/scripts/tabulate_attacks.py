@@ -5,7 +5,7 @@ import pandas as pd
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.statistics import over_seeds
-from input_hessian.experiment.table_text import NORMS, by_weight, percent
+from input_hessian.experiment.table_text import NORMS, percent, wide_by_lam
 from input_hessian.experiment.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
@@ -39,14 +39,14 @@ def tabulate(robustness: pd.DataFrame, selection: pd.DataFrame, headline: dict) 
 def to_markdown(table: pd.DataFrame) -> str:
     """Return one block per dataset, norm and radius."""
     blocks = []
-    further = [name for attack, name in FURTHER.items() if attack in set(table["attack"])]
-    headings = SHOWN | ({"ensemble": f"+ {', '.join(further)}"} if further else {})
     for (dataset, norm, epsilon), rows in table.groupby(["dataset", "norm", "epsilon"], sort=False):
+        further = [name for attack, name in FURTHER.items() if attack in set(rows["attack"])]
+        headings = SHOWN | ({"ensemble": f"+ {', '.join(further)}"} if further else {})
         rows = rows[rows["attack"].isin(SHOWN)]
         text = percent(rows["mean"])
         interval = " [" + percent(rows["low"]) + ", " + percent(rows["high"]) + "]"
         text[rows["attack"] == "ensemble"] += interval
-        wide = by_weight(rows.assign(text=text), "attack")
+        wide = wide_by_lam(rows.assign(text=text), "attack")
         wide = wide[["regularizer", "lam", *(attack for attack in SHOWN if attack in wide)]]
         wide = wide.rename(columns=headings)
         blocks.append(
@@ -58,8 +58,9 @@ def to_markdown(table: pd.DataFrame) -> str:
     seeds, images = table["seeds"].max(), table["images"].max()
     head = (
         f"Robust accuracy in percent of the selected cells on {images} test images, mean of up to "
-        f"{seeds} seed(s), those that finished. FGSM, PGD and DDN each attack every image; a column with + attacks what everything "
-        "before it left, so the last is the worst case over all attacks, with its 95% interval "
+        f"{seeds} seed(s), those that finished. FGSM, PGD and DDN each attack every image; a column "
+        "with + attacks what everything before it left, so the last is the worst case over all "
+        "attacks, with its 95% interval "
         "(Student's t over the seeds; with one seed, Wilson's, of the images).\n\n"
     )
     return head + "\n".join(blocks)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from input_hessian.experiment.cells import cell_folders, selected_folders
+from input_hessian.experiment.cells import cell_folders
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.provenance import environment
@@ -45,27 +45,15 @@ def describe_seconds(seconds: list[float], expected: int | None = None) -> dict:
     return described
 
 
-def wall_times(grid: dict) -> dict[str, dict]:
-    """Return the wall time in seconds of the rules that Snakemake benchmarks.
-
-    A cell that the configuration no longer has may still lie in ``results``; it does not count.
-    """
-    results, cells = Path(grid["results"]), cell_folders(grid)
-    files = {
-        "train": [folder / "train.benchmark.tsv" for folder in cells],
-        "attack": [folder / "attack.benchmark.tsv" for folder in cells],
-        "attack_selected": [folder / "attack.benchmark.tsv" for folder in selected_folders(grid)],
-        "train_certifiable": list(results.glob("certificate/*/*/*/*/train.benchmark.tsv")),
-        "attack_certifiable": list(results.glob("certificate/*/*/*/*/attack.benchmark.tsv")),
-        "attack_control": list(results.glob("control/*/attack.benchmark.tsv")),
-        "measure_recovery": list(results.glob("recovery/*/*/*.benchmark.tsv")),
-    }
+def wall_times(files: dict[str, list[Path]]) -> dict[str, dict]:
+    """Return the wall time in seconds of the jobs of each rule, from Snakemake's benchmarks."""
     return {
         rule: describe_seconds(
             [pd.read_csv(path, sep="\t")["s"].sum() for path in paths if path.exists()],
             len(paths),
         )
         for rule, paths in files.items()
+        if paths
     }
 
 
@@ -129,6 +117,10 @@ def to_markdown(record: dict) -> str:
 def main(
     data: list[Input],
     tables: list[Input],
+    selected: list[Input],
+    controls: list[Input],
+    certificates: list[Input],
+    recovery: list[Input],
     *,
     settings: Settings,
     record: Output,
@@ -141,6 +133,15 @@ def main(
     (path,) = (path for path in tables if path.name == "cells.csv")
     cells = read_table(path)
     here = environment(torch.device("cpu"), threads=1)
+    benchmarks = {
+        "train": [folder / "train.benchmark.tsv" for folder in folders],
+        "attack": [folder / "attack.benchmark.tsv" for folder in folders],
+        "attack_selected": [file.with_name("attack.benchmark.tsv") for file in selected],
+        "train_certifiable": [file.with_name("train.benchmark.tsv") for file in certificates],
+        "attack_certifiable": [file.with_name("attack.benchmark.tsv") for file in certificates],
+        "attack_control": [file.with_name("attack.benchmark.tsv") for file in controls],
+        "measure_recovery": [file.with_suffix(".benchmark.tsv") for file in recovery],
+    }
     written = {
         "name": config["name"],
         "config": config,
@@ -164,7 +165,7 @@ def main(
             }
             for path in data
         },
-        "wall_seconds": wall_times(grid),
+        "wall_seconds": wall_times(benchmarks),
         "training_seconds": describe_seconds(cells["train_seconds"]),
         "figures": settings["figures"],
         "tables": {path.name: sha256(path.read_bytes()) for path in tables},

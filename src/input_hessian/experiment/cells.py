@@ -12,13 +12,3 @@ def cell_folders(grid: dict) -> list[Path]:
         for lam in lams
         for seed in grid["seeds"]
     ]
-
-
-def selected_folders(grid: dict) -> list[Path]:
-    """Return the folder of every regularizer's selected cells."""
-    return [
-        Path(grid["results"]) / dataset / regularizer / "selected" / f"seed~{seed}"
-        for dataset, regularizers in grid["datasets"].items()
-        for regularizer in regularizers
-        for seed in grid["seeds"]
-    ]

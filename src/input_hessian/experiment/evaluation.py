@@ -74,7 +74,7 @@ def run_attacks(
 ) -> Iterator[tuple[AttackSettings, AttackRecord]]:
     """Run the attacks, those on survivors alone last and otherwise in the order given.
 
-    An attack on survivors alone (:data:`input_hessian.attacks.SURVIVORS_ONLY`) gets, at each
+    An attack on survivors alone (:data:`input_hessian.experiment.attacks.SURVIVORS_ONLY`) gets, at each
     radius, the images that no earlier attack of its norm broke at or below it; every other one gets
     all images.  The verdicts of the latter can be compared with each other, while a survivors'
     attack's ``robust`` is that of the sequence up to it.

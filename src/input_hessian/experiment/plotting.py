@@ -20,6 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from input_hessian.experiment.table_text import dataset_title
+
 if TYPE_CHECKING:
     from seaborn import FacetGrid
     from torch import Tensor
@@ -30,7 +32,6 @@ warnings.filterwarnings("ignore", "Tight layout not applied")
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
 NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$"}
-DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "Digits (8x8)"}
 # Paul Tol's "muted" scheme (sronpersonalpages.nl/~pault). To colour-blind readers its nine colours
 # are further apart than seaborn's "colorblind" ones.
 COLOURS = ["#332288", "#CC6677", "#117733", "#88CCEE", "#882255"]
@@ -102,11 +103,6 @@ def by_lam(table: pd.DataFrame) -> dict[str, Any]:
         "palette": {"no penalty": "black", **colours},
         "dashes": {"no penalty": (3, 1.5), **dict.fromkeys(lams, "")},
     }
-
-
-def dataset_title(name: str) -> str:
-    """Return what titles call a data set; one of a user's own keeps its name."""
-    return DATASETS.get(name, name)
 
 
 def with_lam(name: str, lam: float) -> str:

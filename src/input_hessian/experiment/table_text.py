@@ -1,8 +1,14 @@
-"""What the Markdown tables share."""
+"""Words and formats of the tables that people read."""
 
 import pandas as pd
 
 NORMS = {"linf": "l∞", "l2": "l2"}
+DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "Digits (8x8)"}
+
+
+def dataset_title(name: str) -> str:
+    """Return what texts and titles call a data set; one of a user's own keeps its name."""
+    return DATASETS.get(name, name)
 
 
 def percent(values: pd.Series) -> pd.Series:
@@ -10,7 +16,7 @@ def percent(values: pd.Series) -> pd.Series:
     return (100 * values).map("{:z.1f}".format)
 
 
-def by_weight(rows: pd.DataFrame, by: str) -> pd.DataFrame:
+def wide_by_lam(rows: pd.DataFrame, by: str) -> pd.DataFrame:
     """Return one row per regularizer and lam, and ``text`` in one column per value of ``by``.
 
     Rows and columns in their order of appearance.
