@@ -111,6 +111,10 @@ def released(tmp_path, monkeypatch):
     write_provenance.main(
         data,
         sorted(tables.iterdir()),
+        selected=[],
+        controls=[Path(f"results/small/control/{name}/masking.json") for name in LAMS],
+        certificates=[],
+        recovery=[],
         settings={"config": config, "grid": grid, "figures": ["cost", "pareto"]},
         record=Path("reports/small/provenance.json"),
         markdown=Path("reports/small/provenance.md"),
