@@ -69,12 +69,12 @@ CONFIG = {
     },
     "model": {
         "architecture": "shallow.py",
-        "units": 6,
+        "units": 16,
         "width": None,
         "activation": None,
         "beta": None,
     },
-    "training": {"epochs": 2, "batch_size": 50},
+    "training": {"epochs": 8, "batch_size": 20, "learning_rate": 0.01},
     "regularizers": {
         "gradient": None,
         "adversarial-l2": None,
@@ -147,7 +147,7 @@ def test_options_of_own_files_reach_the_network(own):
     record = json.loads((own.path / OWN / "training.json").read_text())
     assert record["settings"]["penalty"] == {"penalty": "logit_scale.py", "lam": 0.1, "power": 1}
     pixels, classes = 3 * 32 * 32, 10
-    assert record["parameters"] == 6 * (pixels + 1) + classes * 7
+    assert record["parameters"] == 16 * (pixels + 1) + classes * 17
 
 
 def test_colours_arrive_in_the_figures(own):

@@ -89,7 +89,11 @@ def project_file(path):
 def code(script, *others):
     """Inputs of a rule: its script, and every file that this and others import."""
     path = CLONE / "workflow/scripts" / f"{script}.py"
-    library = [file for file in source_files(path, *others) if file != path.resolve()]
+    library = [
+        file
+        for file in source_files(path, *others)
+        if file not in (path.resolve(), *others)
+    ]
     # The style of the figures stands beside the module that applies it.
     library += [
         file.with_name("style.mplstyle")
