@@ -7,7 +7,6 @@ own (the configuration and three Python files) is there.
 import json
 import shutil
 import subprocess
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,6 +14,7 @@ import yaml
 from helpers import tiny_cifar10
 from helpers.repository import ENVIRONMENT, Repository, copy_tree
 from PIL import Image
+from snakemake.utils import update_config
 
 pytestmark = pytest.mark.slow
 
@@ -203,10 +203,8 @@ rule all:
     shell: "cp '{{input}}' {{output}}"
 """
     )
-    merged = yaml.safe_load((Path(own.path) / "../a clone/config.yaml").read_text())
-    for key, value in CONFIG.items():  # as Snakemake merges, for what differs here
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merged[key] | value if both else value
+    merged = yaml.safe_load((own.path / "../a clone/config.yaml").read_text())
+    update_config(merged, CONFIG)
     (folder / "config.yaml").write_text(yaml.safe_dump({"hessian": merged}, sort_keys=False))
     done = subprocess.run(
         Repository(folder).command("--cores", "1"),
