@@ -106,7 +106,6 @@ def test_what_is_offered_is_what_the_library_has():
     assert set(mapping["mapping"]) == set(attacks.ATTACKS)
     mapping = SCHEMA["$defs"]["Recovery"]["properties"]["estimators"]["items"]["discriminator"]
     assert set(mapping["mapping"]) == set(estimators.METHODS)
-    assert attacks.SURVIVORS_ONLY == module.AUTOATTACK
 
 
 def test_every_key_is_described():
@@ -411,6 +410,11 @@ CASES = {
             "ddn, which is not among evaluation.attacks; add `{attack: ddn, norm: l2",
         ],
     ),
+    "certificate whose attack is on the selected cells alone": (
+        "evaluation: {attacks: [{attack: fgsm, norm: l2}]}\n"
+        "selection: {attacks: [{attack: ddn, norm: l2}]}",
+        ["certificate: ", "ddn, which is not among evaluation.attacks"],
+    ),
     "attack stated twice": (
         "evaluation: {attacks: [{attack: ddn, norm: l2}, {attack: ddn, norm: l2, steps: 5}]}",
         ["evaluation.attacks[1]: the attack ddn with norm l2 stands above already"],
@@ -615,7 +619,7 @@ def test_network_and_data_in_files_of_ones_own(tmp_path, monkeypatch):
     assert len(lines) == 3
     assert "recovery.images: got 256, expected at most the 30 train images of colours" in lines[0]
     assert "model: expected colour images" in lines[1]  # of MNIST's and Fashion-MNIST's shape
-    assert "datasets.colours: has 2 classes, expected at least 4 for the attacks apgd-" in lines[2]
+    assert "datasets.colours: has 2 classes, expected at least 4 for the attack apgd-t" in lines[2]
     few = (
         "datasets: {mnist: null, fashion_mnist: null}\nrecovery: {images: 30}\n"
         "evaluation: {attacks: [{attack: ddn, norm: l2}]}\nselection: {attacks: []}"
