@@ -91,9 +91,7 @@ def released(tmp_path, monkeypatch):
         status = "diverged" if lam == 1 and seed == 1 else "finished"
         rows.append(cell | {"status": status, "train_seconds": 2.0})
     benchmark(Path("results/small/mnist/none/lam~7/seed~0/train.benchmark.tsv"), 1e6)  # stale
-    # Of two trainings with a certificate, one was measured; there is no other side experiment.
-    certificates = [Path(f"results/small/certificate/{i}/certificate.parquet") for i in range(2)]
-    benchmark(certificates[0].with_name("train.benchmark.tsv"), 3)
+    benchmark(Path("results/small/control/mnist/attack.benchmark.tsv"), 3)
     tables, figures = Path("reports/small/tables"), Path("reports/small/figures")
     tables.mkdir(parents=True)
     figures.mkdir()
@@ -114,8 +112,8 @@ def released(tmp_path, monkeypatch):
         data,
         sorted(tables.iterdir()),
         selected=[],
-        controls=[],
-        certificates=certificates,
+        controls=[Path(f"results/small/control/{name}/masking.json") for name in LAMS],
+        certificates=[],
         recovery=[],
         settings={"config": config, "grid": grid, "figures": ["cost", "pareto"]},
         record=Path("reports/small/provenance.json"),
@@ -135,10 +133,9 @@ def test_provenance_says_what_was(released):
     # 0, 10, ... 70; and not the cell that the grid does not hold
     assert record["wall_seconds"]["train"] == {"n": 8, "jobs": 8, "sum": 280, "median": 35}
     assert record["wall_seconds"]["attack"] == {"n": 0, "jobs": 8}
-    assert record["wall_seconds"]["train_certifiable"] == {"n": 1, "jobs": 2, "sum": 3, "median": 3}
-    assert record["wall_seconds"].keys() == {
-        *("train", "attack", "train_certifiable", "attack_certifiable")
-    }
+    # of two controls, one was measured; nothing else was computed
+    assert record["wall_seconds"]["attack_control"] == {"n": 1, "jobs": 2, "sum": 3, "median": 3}
+    assert record["wall_seconds"].keys() == {"train", "attack", "attack_control"}
     assert record["training_seconds"] == {"n": 8, "sum": 16, "median": 2}
     assert record["data"]["digits"]["sha256"] == hashlib.sha256(b"digits").hexdigest()
     assert record["data"]["digits"]["official_md5"] == {}

@@ -18,7 +18,8 @@ from input_hessian.experiment import attacks
 from input_hessian.experiment import config as module
 from input_hessian.experiment.config import json_schema, read_config
 from input_hessian.experiment.errors import UserError
-from input_hessian.experiment.plugins import PACKAGES, build_penalty
+from input_hessian.experiment.penalty import build_penalty
+from input_hessian.experiment.plugins import PACKAGES
 
 FULL = yaml.safe_load((ROOT / "config.yaml").read_text())
 VARIED = sorted((ROOT / "config").glob("*.yaml"))

@@ -5,7 +5,8 @@ import torch
 
 from input_hessian import HessianPenalty
 from input_hessian.experiment.errors import UserError
-from input_hessian.experiment.plugins import build_penalty, load_plugin, plugin_file
+from input_hessian.experiment.penalty import build_penalty
+from input_hessian.experiment.plugins import load_plugin, plugin_file
 
 OWN = '''
 from dataclasses import dataclass

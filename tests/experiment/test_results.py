@@ -16,7 +16,7 @@ from input_hessian.experiment.results import (
     with_distance,
     worst_case,
 )
-from input_hessian.experiment.tables import broken_at, read_table, selected_lam
+from input_hessian.experiment.tables import broken_at, empty_table, read_table, selected_lam
 
 
 @pytest.mark.parametrize(
@@ -221,3 +221,13 @@ def test_description_of_curvature():
     for name in CURVATURE:
         assert [described[f"{name}_{q}"] for q in QUANTILES] == [5, 25, 50, 75, 95]
         assert described[f"{name}_mean"] == 50
+
+
+def test_the_empty_table_of_a_diverged_cell_changes_no_type(tmp_path):
+    rows = pd.DataFrame(
+        {"index": [3], "dataset": ["digits"], "lam": [1.0], "robust": [True], "distance": [0.5]}
+    )
+    empty_table(list(rows)).to_parquet(tmp_path / "empty.parquet")
+    both = pd.concat([rows, pd.read_parquet(tmp_path / "empty.parquet")])
+    assert both.dtypes.to_dict() == rows.dtypes.to_dict()
+    assert np.isfinite(both["distance"]).all()

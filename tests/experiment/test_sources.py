@@ -47,6 +47,12 @@ def test_training_depends_on_no_single_penalty_model_or_dataset():
         assert not names & plugins
 
 
+def test_data_and_attacks_depend_on_no_penalty_at_all():
+    for script in ("prepare_dataset.py", "attack.py", "check_masking.py"):
+        files = source_files(SCRIPTS[0].with_name(script))
+        assert not any(file.parent.name == "penalties" for file in files)
+
+
 def test_figures_depend_on_no_torch_code():
     for script in SCRIPTS:
         if script.name in ("plot_pareto.py", "plot_cost.py", "summarize.py"):

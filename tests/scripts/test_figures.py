@@ -229,10 +229,18 @@ def contents(arguments: dict) -> str:
 
 
 @pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize(
+    "cases",
+    [
+        pytest.param(["usual", "nothing finished"], id="common"),
+        pytest.param([*CASES], id="every", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.filterwarnings("error", "ignore:Tight layout not applied")  # as in plotting
-def test_every_figure_is_drawn_from_whatever_an_experiment_yields(figure, tmp_path):
+def test_every_figure_is_drawn_from_whatever_an_experiment_yields(figure, cases, tmp_path):
     drawn = set()
-    for case, options in CASES.items():
+    for case in cases:
+        options = CASES[case]
         folder = tmp_path / case
         folder.mkdir()
         experiment = Experiment(folder, **options)

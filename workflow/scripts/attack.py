@@ -16,7 +16,7 @@ from input_hessian.experiment.inference import evaluate, predict
 from input_hessian.experiment.models import load_model
 from input_hessian.experiment.provenance import environment, fingerprint
 from input_hessian.experiment.sources import source_files
-from input_hessian.experiment.tables import CELL
+from input_hessian.experiment.tables import CELL, empty_table
 
 
 def main(
@@ -73,7 +73,7 @@ def main(
     def write(path, tables, columns):
         """Write the concatenation with the cell's identity, as parquet."""
         columns = ["index", "label", *CELL, *columns]
-        table = pd.concat(tables).assign(**cell) if tables else pd.DataFrame(columns=columns)
+        table = pd.concat(tables).assign(**cell) if tables else empty_table(columns)
         write_atomically(path, table[columns].to_parquet(index=False))
 
     write(images, tables, ["attack", "norm", "epsilon", "robust"])

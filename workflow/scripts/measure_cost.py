@@ -10,7 +10,7 @@ from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.data import class_names, load
 from input_hessian.experiment.devices import configure
 from input_hessian.experiment.files import write_atomically
-from input_hessian.experiment.plugins import build_penalty
+from input_hessian.experiment.penalty import build_penalty
 from input_hessian.experiment.training import training_step
 
 WARMUP = 3  # rounds that are not recorded

@@ -13,7 +13,7 @@ from input_hessian.experiment.devices import configure
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.inference import label_margin
 from input_hessian.experiment.models import load_model
-from input_hessian.experiment.tables import CELL
+from input_hessian.experiment.tables import CELL, empty_table
 from input_hessian.layerwise import derivatives
 from input_hessian.radius import predicted_radius
 from input_hessian.vectors import vector_norm
@@ -60,7 +60,7 @@ def main(
         place = torch.device("cpu")
     chosen = evaluation_images(data, settings["images"])
     network, status = load_model(model, place)
-    table = pd.DataFrame(columns=COLUMNS)
+    table = empty_table(COLUMNS)
     if status == "finished":
         # In float64: where the softmax is nearly one-hot, float32 rounds p - y to zero.
         images, labels = chosen.images.to(place).double(), chosen.labels.to(place)

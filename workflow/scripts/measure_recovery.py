@@ -11,7 +11,7 @@ from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.data import class_names, evaluation_images, load
 from input_hessian.experiment.devices import configure
 from input_hessian.experiment.files import write_atomically
-from input_hessian.experiment.plugins import build_penalty
+from input_hessian.experiment.penalty import build_penalty
 from input_hessian.experiment.training import TrainingSettings, train
 from input_hessian.hessian import InputHessian
 

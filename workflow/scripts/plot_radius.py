@@ -21,10 +21,13 @@ def main(
     png: Output,
     pdf: Output,
 ) -> None:
-    images = pd.concat(
+    cells = [
         broken_images(with_distance(*map(pd.read_parquet, paths)))
         for paths in zip(curvature, perturbations, strict=True)
-    ).dropna(subset="predicted_radius")
+    ]
+    # The empty table of a diverged cell has no numbers, and would make texts of those of the others.
+    images = pd.concat([cell for cell in cells if len(cell)] or cells[:1])
+    images = images.dropna(subset="predicted_radius")
     if images.empty:
         return plotting.nothing_to_draw(
             png, pdf, reason="no image was classified correctly and broken"

@@ -10,7 +10,8 @@ from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.data import class_names, load
 from input_hessian.experiment.devices import configure
 from input_hessian.experiment.files import write_atomically
-from input_hessian.experiment.plugins import build_penalty, plugin_file
+from input_hessian.experiment.penalty import build_penalty
+from input_hessian.experiment.plugins import plugin_file
 from input_hessian.experiment.provenance import environment, fingerprint, peak_memory_mb
 from input_hessian.experiment.sources import source_files
 from input_hessian.experiment.training import TrainingResult, TrainingSettings, train

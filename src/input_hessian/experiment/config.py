@@ -28,7 +28,7 @@ from typing_extensions import TypedDict
 
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.explain import closest, explain, resolved
-from input_hessian.experiment.plugins import load_plugin, penalty_class
+from input_hessian.experiment.plugins import load_plugin
 
 STRICT = ConfigDict(
     extra="forbid", strict=True, allow_inf_nan=False, frozen=True, use_attribute_docstrings=True
@@ -369,7 +369,7 @@ class Config(Part):
         return {f"{lam:g}": lam for lam in self.regularizers[regularizer].lam}
 
     def penalty(self, regularizer: str, lam: float) -> dict[str, Any]:
-        """Return the keywords of :func:`input_hessian.experiment.plugins.build_penalty`."""
+        """Return the keywords of :func:`input_hessian.experiment.penalty.build_penalty`."""
         entry = self.regularizers[regularizer]
         return {"penalty": entry.penalty, "lam": lam, **entry.options}
 
@@ -583,6 +583,8 @@ def _plugin_problems(config: Config) -> Iterator[str]:
 
 def _penalty_problems(where: str, entry: Regularizer) -> Iterator[str]:
     """Yield what the penalty's class says of its options, at every lam."""
+    from input_hessian.experiment.penalty import penalty_class
+
     for i, lam in enumerate(entry.lam):
         options = {"lam": lam, **entry.options}
         try:

@@ -9,19 +9,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.explain import closest
-
-if TYPE_CHECKING:
-    from input_hessian.penalties import Penalty
 
 PACKAGES = {
     "penalty": "input_hessian.penalties",
@@ -69,48 +62,3 @@ def load_plugin(kind: str, name: str) -> ModuleType:
     except Exception as error:  # whatever the user's code raises
         raise UserError(f"{kind}: {path} cannot be imported: {error!r}; mend the file") from error
     return module
-
-
-def penalty_class(penalty: str) -> type[Penalty]:
-    """Return the penalty's class, of which its file holds exactly one.
-
-    Raises:
-        UserError: as :func:`load_plugin`, or if the file holds no such class, or several.
-    """
-    from input_hessian.penalties import Penalty
-
-    module = load_plugin("penalty", penalty)
-    classes = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type)
-        and issubclass(value, Penalty)
-        and value.__module__ == module.__name__
-    ]
-    if len(classes) != 1:
-        raise UserError(
-            f"penalty: expected one class that derives from Penalty in {module.__file__}, "
-            f"got {len(classes)}"
-        )
-    return classes[0]
-
-
-def build_penalty(penalty: str, **options: Any) -> Penalty:
-    """Return the penalty of a name or path, its options checked against its fields.
-
-    Example: ``build_penalty("hessian", lam=1.0, estimator={"method": "power", "hvps": 2})``.
-
-    Raises:
-        UserError: as :func:`penalty_class`; or naming every option that is missing, unknown or wrong.
-    """
-    try:
-        # As JSON: there, pydantic's strict mode takes a mapping for a dataclass, and "1" for no number.
-        return TypeAdapter(penalty_class(penalty)).validate_json(
-            json.dumps(options, default=str), strict=True
-        )
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'options'}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise UserError(f"penalty {penalty!r} with options {options}: {problems}") from None

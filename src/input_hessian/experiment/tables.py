@@ -15,6 +15,16 @@ def read_table(path: str | Path) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
+def empty_table(columns: list[str]) -> pd.DataFrame:
+    """Return a table without rows, as of a diverged cell, whose columns have the usual types.
+
+    Without types, the empty table would make objects of the numbers that it is put together with.
+    """
+    kinds = {"index": int, "label": int, "seed": int, "robust": bool, "correct": bool}
+    kinds |= {"converged": bool, **dict.fromkeys(["dataset", "regularizer", "attack", "norm"], str)}
+    return pd.DataFrame({name: pd.Series(dtype=kinds.get(name, float)) for name in columns})
+
+
 def broken_at(images: pd.DataFrame) -> pd.Series:
     """Return the smallest epsilon at which any attack broke an image.
 
