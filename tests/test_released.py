@@ -133,7 +133,9 @@ def test_provenance_says_what_was(released):
     # 0, 10, ... 70; and not the cell that the grid does not hold
     assert record["wall_seconds"]["train"] == {"n": 8, "jobs": 8, "sum": 280, "median": 35}
     assert record["wall_seconds"]["attack"] == {"n": 0, "jobs": 8}
-    assert record["wall_seconds"]["attack_control"]["sum"] == 3
+    # of two controls, one was measured; nothing else was computed
+    assert record["wall_seconds"]["attack_control"] == {"n": 1, "jobs": 2, "sum": 3, "median": 3}
+    assert record["wall_seconds"].keys() == {"train", "attack", "attack_control"}
     assert record["training_seconds"] == {"n": 8, "sum": 16, "median": 2}
     assert record["data"]["digits"]["sha256"] == hashlib.sha256(b"digits").hexdigest()
     assert record["data"]["digits"]["official_md5"] == {}

@@ -281,6 +281,14 @@ def test_radii_of_earlier_attacks_are_exact(linear):
         run_attack(*linear, PGD["l2"], [0.15], seed=0, broken_at=torch.full((60,), 0.15))
 
 
+@pytest.mark.parametrize("attack", ["apgd-ce", "fab-t", "square"])
+def test_the_other_attacks_of_autoattack_need_two_classes(linear, attack):
+    model, images, labels = linear
+    largest = nearest_boundary(*linear, "linf").max().item()
+    record = run_attack(model, images, labels, AttackSettings(attack, "linf"), [largest], seed=0)
+    assert record.robust.double().mean() < 0.5
+
+
 def test_the_targeted_loss_needs_four_classes(linear):
     with pytest.raises(ValueError, match="expected at least 4 classes, got 2"):
         run_attack(*linear, AttackSettings("apgd-t", "l2"), [0.1], seed=0)

@@ -411,6 +411,11 @@ CASES = {
             "ddn, which is not among evaluation.attacks; add `{attack: ddn, norm: l2",
         ],
     ),
+    "certificate whose attack is on the selected cells alone": (
+        "evaluation: {attacks: [{attack: fgsm, norm: l2}]}\n"
+        "selection: {attacks: [{attack: ddn, norm: l2}]}",
+        ["certificate: ", "ddn, which is not among evaluation.attacks"],
+    ),
     "attack stated twice": (
         "evaluation: {attacks: [{attack: ddn, norm: l2}, {attack: ddn, norm: l2, steps: 5}]}",
         ["evaluation.attacks[1]: the attack ddn with norm l2 stands above already"],

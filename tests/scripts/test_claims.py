@@ -113,3 +113,19 @@ def test_what_was_not_computed_is_not_tested():
     assert "cost of a training step was not measured" in table["evidence"][0]
     without_ddn = curvature([("hessian", 1.0, 0, 1.0, 0.8)]).drop(columns="compared")
     assert claims.bounds(without_ddn)[0] == "not tested"
+
+
+def test_what_is_not_the_penalty_of_the_claims_says_nothing_about_them():
+    rows = [("l2", "gradient", "matched", 0.1, 0.01)]
+    taylor = comparison(rows).assign(reference="taylor")
+    penalties = {"none": "none", "gradient": "gradient", "taylor": "taylor"}
+    others = cells("finished").assign(regularizer="taylor")
+    table = claims.judge(others, None, None, taylor, penalties)
+    assert table["verdict"].tolist() == ["not tested"] * 4
+    assert "No network was trained with the penalty" in table["evidence"][0]
+    assert table["evidence"][2] == "Nothing to compare."
+
+
+def test_radii_of_images_that_nothing_broke_are_not_judged():
+    rows = curvature([("hessian", 1.0, 0, float("nan"), float("nan"))])
+    assert claims.bounds(rows) == ("not tested", "No image was classified correctly and broken.")

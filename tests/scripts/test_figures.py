@@ -375,6 +375,33 @@ def test_surface_shows_the_image_of_median_margin_among_those_most_networks_get_
     assert choose(nobody, margins) == 2  # the lower of 3 and 4
 
 
+@pytest.mark.parametrize("networks", [1, 4])
+def test_surface_leaves_out_networks_whose_directions_span_no_plane(
+    networks, tmp_path, monkeypatch, capsys
+):
+    surfaces = itertools.chain([plot_loss_surface.surface] * (3 - networks), itertools.repeat(None))
+
+    def surface(*arguments):
+        if (found := next(surfaces)) is None:
+            raise ValueError("parallel")
+        return found(*arguments)
+
+    monkeypatch.setattr(plot_loss_surface, "surface", surface)
+    png, _ = draw("loss_surface", Experiment(tmp_path))
+    assert png.exists()
+    assert "is left out: parallel" in capsys.readouterr().out
+
+
+def test_legend_of_a_narrow_figure_fits(tmp_path):
+    figure, axes = plt.subplots(figsize=(2, 2))
+    handles = [axes.plot([0], label=f"a regularizer with a long name, {i}")[0] for i in range(3)]
+    plotting.save(figure, [tmp_path / "figure.png"], "Title", handles)
+    legend = figure.legends[-1].get_window_extent()
+    assert len(figure.legends) == 1
+    assert legend.x0 >= 0
+    assert legend.x1 <= figure.bbox.x1
+
+
 def test_regularizers_look_the_same_whichever_of_them_a_figure_shows():
     whole = plotting.regularizer_styles(RUN)
     for names in (

@@ -1,11 +1,18 @@
 """What the scripts that make tables and figures decide: which lam, which cost, which interval."""
 
+import json
+
+import collect
+import collect_curvature
 import compare
 import numpy as np
 import pandas as pd
 import pytest
 import summarize
+import tabulate_attacks
+from helpers import tables
 
+from input_hessian.experiment.cells import cell_folders
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.statistics import compare_robustness, holm, relative_cost
 from input_hessian.experiment.tables import read_table
@@ -150,6 +157,13 @@ def test_one_seed_is_said_to_be_one(experiment):
     assert "about these networks" in compare.to_markdown(table)
 
 
+def test_a_norm_without_attacks_is_left_out(experiment):
+    folder, _ = experiment
+    for path in folder.glob("results/*/*/*/*/images.parquet"):
+        pd.read_parquet(path).query("norm == 'linf'").to_parquet(path)
+    assert compared(folder)["norm"].tolist() == ["linf", "linf"]
+
+
 def test_nothing_finished_is_an_empty_table(experiment):
     folder, _ = experiment
     chosen = pd.read_csv(folder / "selection.csv", keep_default_na=False)
@@ -166,6 +180,110 @@ def test_different_images_are_one_clear_error(experiment):
         pd.read_parquet(path).query("index != 7").to_parquet(path)
     with pytest.raises(UserError, match=r"digits: .*attacked on different images"):
         compared(folder)
+
+
+def test_only_the_last_column_of_a_norm_names_its_further_attacks():
+    trained = tables.cells()
+    attacked = pd.concat(
+        [
+            tables.robustness(trained),
+            tables.robustness(trained, ["square"], {"linf": tables.EPSILONS["linf"]}),
+        ]
+    )
+    headline = {"digits": tables.HEADLINE}
+    table = tabulate_attacks.tabulate(attacked, tables.selection(trained), headline)
+    assert table.groupby(["norm", "attack"]).size().to_dict() == {
+        (norm, attack): 3  # regularizers, each at its selected lam and one radius
+        for norm in ("linf", "l2")
+        for attack in ("fgsm", "pgd", "worst", "ensemble", "square")
+        if (norm, attack) != ("l2", "square")
+    }
+    linf, l2 = sorted(tabulate_attacks.to_markdown(table).split("### ")[1:], reverse=True)
+    assert "| FGSM " in linf
+    assert "| + Square " in linf
+    assert "| worst case " in l2
+    assert "Square" not in l2
+
+
+@pytest.fixture
+def cell_files(tmp_path, monkeypatch):
+    """A grid of two cells, one of which diverged, and a function that writes a file of each."""
+    monkeypatch.chdir(tmp_path)
+    grid = {"results": "results", "datasets": {"digits": {"none": ["0"], "hessian": ["1"]}}}
+
+    def write(name, finished, diverged):
+        for folder, content in zip(
+            cell_folders(grid | {"seeds": [0]}), (finished, diverged), strict=True
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, pd.DataFrame):
+                content.to_parquet(folder / name)
+            else:
+                (folder / name).write_text(content)
+
+    return {"grid": grid | {"seeds": [0]}}, write
+
+
+PLAIN = {"dataset": "digits", "regularizer": "none", "lam": 0.0, "seed": 0}
+DIVERGED = PLAIN | {"regularizer": "hessian", "lam": 1.0}
+STATUSES = [(PLAIN, "finished"), (DIVERGED, "diverged")]
+
+
+def test_cells_are_collected_also_without_a_selection_and_after_divergence(cell_files, tmp_path):
+    settings, write = cell_files
+    trained = {"settings": {}, "train_seconds": 1.0}
+    measured = {"test_accuracy": 0.75, "test_images": 8, "evaluated_with": {}}
+    write("training.json", *(json.dumps(c | trained | {"status": s}) for c, s in STATUSES))
+    write("evaluation.json", *(json.dumps(c | measured) for c, _ in STATUSES))
+    write("curve.csv", "epoch,loss\n1,0.5\n", "epoch,loss\n")
+    images = pd.DataFrame({"index": [0, 1, 0, 1], "attack": ["fgsm", "fgsm", "pgd", "pgd"]})
+    images = images.assign(norm="l2", epsilon=0.5, robust=[True, False, True, True], **PLAIN)
+    write("images.parquet", images, images.head(0))
+    checkpoint = tmp_path / "results/digits/none/lam~0/seed~0/checkpoint.pt"
+    checkpoint.write_bytes(b"")
+    names = {name: tmp_path / f"{name}.csv" for name in ("cells", "robustness", "curves")}
+    collect.main([], settings=settings, **names)
+    assert not checkpoint.exists()
+    cells = read_table(names["cells"])
+    assert cells["status"].tolist() == ["finished", "diverged"]
+    assert "settings" not in cells
+    assert read_table(names["curves"])["regularizer"].tolist() == ["none"]
+    robustness = read_table(names["robustness"])
+    assert dict(zip(robustness["attack"], robustness["robust_accuracy"], strict=True)) == {
+        "fgsm": 0.5,
+        "pgd": 1,
+        "worst": 0.5,
+    }
+    # and with attacks on the selected cells, which are kept apart from what all cells met
+    more = images.head(2).assign(attack="square", robust=False)
+    pd.concat([images, more]).to_parquet(tmp_path / "selected.parquet")
+    collect.main([tmp_path / "selected.parquet"], settings=settings, **names)
+    robustness = read_table(names["robustness"])
+    assert dict(zip(robustness["attack"], robustness["robust_accuracy"], strict=True)) == {
+        "ensemble": 0,
+        "fgsm": 0.5,
+        "pgd": 1,
+        "square": 0,
+        "worst": 0.5,
+    }
+
+
+def test_curvature_is_compared_with_an_attack_where_that_ran(cell_files, tmp_path):
+    settings, write = cell_files
+    images, found = tables.image_curvature(PLAIN), tables.perturbations(PLAIN)
+    write("curvature.parquet", images, images.head(0))
+    table = {}
+    for case, perturbations in {"ddn": found, "no ddn": found.head(0)}.items():
+        write("perturbations.parquet", perturbations, found.head(0))
+        collect_curvature.main(settings=settings, csv=tmp_path / "curvature.csv")
+        table[case] = read_table(tmp_path / "curvature.csv")
+    assert table["ddn"]["regularizer"].tolist() == ["none"]
+    assert table["ddn"]["compared"].tolist() == [11]  # one of twelve is misclassified
+    assert "compared" not in table["no ddn"]
+    assert table["no ddn"]["hessian_norm_median"].equals(table["ddn"]["hessian_norm_median"])
+    write("curvature.parquet", images.head(0), images.head(0))
+    collect_curvature.main(settings=settings, csv=tmp_path / "curvature.csv")
+    assert read_table(tmp_path / "curvature.csv").empty
 
 
 def summary_tables(values):

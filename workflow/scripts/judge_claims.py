@@ -41,7 +41,9 @@ def feasible(cells: pd.DataFrame, cost: pd.DataFrame | None, penalties: dict) ->
     hessian = [name for name, penalty in penalties.items() if penalty == "hessian"]
     ours = cells[cells["regularizer"].isin(hessian)]
     finished = ours["status"] == "finished"
-    trained = f"{finished.sum()} of {len(ours)} networks with the penalty finished."
+    trained = f"{finished.sum()} of {len(ours)} networks finished."
+    if ours.empty:
+        trained = "No network was trained with the penalty."
     if cost is None:
         unknown = "The cost of a training step was not measured."
         return verdict(finished.tolist()), f"{trained} {unknown}"
@@ -89,7 +91,9 @@ def bounds(curvature: pd.DataFrame | None) -> tuple[str, str]:
             f"perturbation on {100 * least:.0f}% ({at}) to {100 * most:.0f}% ({there}) of the images; "
             f"rank correlation of the two {weakest:.2f} ({where}) to {strongest:.2f} ({here})"
         )
-    readings = [all(holds), all(ordered)] if holds else []
+    if not holds:
+        return verdict([]), "No image was classified correctly and broken."
+    readings = [all(holds), all(ordered)]
     seeds, images = curvature["seed"].nunique(), curvature["n"].max()
     evidence = (
         f"As a bound: {sum(holds)} of {len(holds)} groups of networks (a regularizer with its λ) keep "

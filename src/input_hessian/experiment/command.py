@@ -42,7 +42,7 @@ def run(main: Callable[..., None]) -> None:
         default_parameter=cyclopts.Parameter(consume_multiple=True, negative=()),
     )
     app.default(main)
-    call, arguments, unparsed = app.parse_args()
+    call, arguments, unparsed = app.parse_args(sys.argv[1:])
     try:
         settings = {name: yaml.safe_load(sys.stdin) for name in unparsed}
         call(*arguments.args, **arguments.kwargs, **settings)

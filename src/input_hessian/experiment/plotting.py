@@ -36,6 +36,7 @@ NORMS = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$"}
 # are further apart than seaborn's "colorblind" ones.
 COLOURS = ["#332288", "#CC6677", "#117733", "#88CCEE", "#882255"]
 COLOURS += ["#999933", "#44AA99", "#AA4499", "#DDCC77"]
+NARROWEST = 4.2  # inches: a single panel's title and legend need more room than the panel
 MARKERS = "osD^vP*X"
 LINES = ["-"] * 5 + ["--"] * 5
 # These look the same in every figure and run, whichever of them a figure shows.
@@ -226,7 +227,7 @@ def save(
     A PNG gets a palette of 256 colours: a third of the size, and no visible difference.
 
     Args:
-        figure: its panels; it grows by the heights of title and legend.
+        figure: its panels; it grows by the heights of title and legend, and to a least width.
         paths: each a PNG or a PDF.
         title: above all panels; lines wider than the figure are broken.
         handles: labelled artists of one legend below all panels: inside them, it would hide data.
@@ -234,15 +235,20 @@ def save(
         legend_title: of the legend.
     """
     width, height = figure.get_size_inches()
+    if title and width < NARROWEST:
+        figure.set_figwidth(width := NARROWEST)
     lines = [part for line in title.split("\n") for part in textwrap.wrap(line, int(14 * width))]
     figure.suptitle("\n".join(lines))
     rows = 0
     if handles:
+        place = {"handles": handles, "loc": "outside lower center", "title": legend_title}
         columns = min(columns, len(handles))
+        legend = figure.legend(ncols=columns, **place)
+        while columns > 1 and legend.get_window_extent().width > figure.bbox.width:
+            legend.remove()
+            columns -= 1
+            legend = figure.legend(ncols=columns, **place)
         rows = -(-len(handles) // columns) + bool(legend_title)
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=columns, title=legend_title
-        )
     figure.set_figheight(height + 0.17 * (len(lines) + rows))
     figure.set_layout_engine("constrained")
     figure.draw_without_rendering()
