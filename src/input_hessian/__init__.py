@@ -1,12 +1,17 @@
-"""Operator norms of per-example input Hessians, without forming the Hessian, and what to do with them.
+"""Operator norms of per-example input Hessians, without forming them, and penalties built on them.
 
-The core needs PyTorch alone; :mod:`input_hessian.experiment` is what the pipeline adds.
+The method needs PyTorch alone; :mod:`input_hessian.experiment` is what the pipeline adds.
 """
 
-from importlib import import_module
+from importlib import import_module, metadata
+
+try:
+    __version__ = metadata.version("input-hessian-regularization")
+except metadata.PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "unknown"
 
 # Where each public name lives. They are looked up on first use: the figures' scripts import this
-# package, too, and need no torch.
+# package too, and need no torch.
 _HOME = {
     "InputHessian": "hessian",
     "LayerwiseHessian": "layerwise",

@@ -3,7 +3,7 @@
 For a label ``y`` and another class ``t`` let ``f = z_y - z_t`` be the margin.  If everywhere
 ``hess_x f >= -k I``, then by Taylor ``f(x + d) >= f(x) - ||grad f(x)|| r - k r^2/2`` for
 ``||d|| = r``: no perturbation shorter than the right side's root reaches the decision boundary.
-Looking at the gradient elsewhere, too, certifies more: for ``0 < eta < 1/k`` the Lagrangian
+Looking at the gradient elsewhere as well certifies more: for ``0 < eta < 1/k`` the Lagrangian
 ``L(p) = ||p - x||^2/2 + eta f(p)`` is strongly convex with modulus ``1 - eta k``, so
 
     r^2/2 >= L(p) - ||grad L(p)||^2 / (2 (1 - eta k))        for every ``p`` and ``eta``,
@@ -76,6 +76,9 @@ def certified_radius(model: nn.Sequential, images: Tensor, labels: Tensor) -> Te
 
     Returns:
         ``[N]``, float64, in pixel units; 0 where the prediction is not the label.
+
+    Raises:
+        ValueError: for a network that :func:`curvature_bound` does not know.
     """
     bound = curvature_bound(model)
     network = copy.deepcopy(model).double().requires_grad_(False)

@@ -58,7 +58,7 @@ def power(
         matvec: ``v -> H v`` on ``[B, *image]``; must accept ``create_graph``.
         start: first ``v``, ``[B, *image]``, of any length.
         hvps: budget, at least 1; the last product is always spent on the returned vector.
-        tolerance: stop early once every image has converged (costs a host synchronisation a step).
+        tolerance: stop early once every image has converged (each step then waits for the device).
         create_graph: make ``norm`` differentiable in the parameters.  ``v`` stays constant: at the
             maximum, the derivative of ``||H v||`` needs no derivative of ``v`` (Danskin).
     """
@@ -87,8 +87,8 @@ def lanczos(
     ``hvps - 1`` products build the space.  With ``s`` its unit vector of largest ``||H s||``, found
     from the products already paid for, the last product is spent on ``v = H s / ||H s||``.  As
     ``||H v|| >= ||H s||``, the norm never decreases with the budget and is at least the power
-    iteration's with one product less.  (The Ritz vector, largest ``|s'H s|``, promises neither when
-    ``H`` is indefinite.)  Arguments as in :func:`power`.
+    iteration's with one product less.  (The Ritz vector, largest ``|s'H s|``, guarantees neither
+    when ``H`` is indefinite.)  Arguments as in :func:`power`.
     Source: Golub & Van Loan, *Matrix Computations*, 4th ed., section 10.1.
     """
     vector, before, spent = normalize(start), None, 0
@@ -121,9 +121,9 @@ def ascent(
     """Gradient ascent on ``||H v||`` over the unit sphere, the algorithm of arXiv 2009.06571.
 
     ``v <- normalize(v + step_size * d||H v||/dv)`` with ``d||H v||/dv = H H v / ||H v||``, two
-    products a step and one on the returned vector (an even budget leaves one unspent).  The update
-    scales with ``||H||``, so a fixed step does ever less as the penalty succeeds.  Arguments as in
-    :func:`power`; ``step_size`` in squared pixel units per nat.
+    products per step and one on the returned vector (an even budget leaves one unspent).  The
+    update scales with ``||H||``, so a fixed step achieves less and less as the penalty succeeds.
+    Arguments as in :func:`power`; ``step_size`` in squared pixel units per nat.
     """
     vector = normalize(start)
     for spent in range(1, hvps + 1, 2):
@@ -155,7 +155,7 @@ def operator_norm(
     """Estimate ``||H||`` of every image of the batch.
 
     Args:
-        hessian: the batch's :class:`InputHessian`.
+        hessian: derivatives of the batch, see :func:`input_hessian.layerwise.derivatives`.
         method: ``"power"``, ``"lanczos"`` or ``"ascent"``.
         start: ``"gradient"`` (``g = J'(p - y)`` is already there and, for cross-entropy, shares its
             range with the Gauss-Newton part ``J'(diag p - p p')J`` of ``H``), ``"softmax"``
@@ -166,9 +166,12 @@ def operator_norm(
         tolerance: relative residual at which to stop early.
         create_graph: make ``norm`` differentiable in the parameters, for a training penalty.
         generator: source of the random start.
-        step_size: of ``"ascent"``, and of it alone.
+        step_size: required by ``"ascent"``, refused by the others; in squared pixel units per nat.
         difference_step: replace each product by a finite difference of the gradient over this step,
-            see :meth:`InputHessian.difference`.
+            see :meth:`InputHessian.difference`; only with an :class:`InputHessian`.
+
+    Returns:
+        The estimate and how good it is, see :class:`OperatorNorm`.
 
     Raises:
         ValueError: for an unknown method or start, an empty budget, a tolerance together with
@@ -279,7 +282,11 @@ def largest_eigenvalue(
     Arguments as in :func:`power`.  Start at random: a start without a component along the top
     eigenvector (another eigenvector, say) never finds it.
     Source: Golub & Van Loan, *Matrix Computations*, 4th ed., section 10.1.
+
+    Raises:
+        ValueError: for an empty budget.
     """
+    _check_budget("lanczos", hvps, None)
     for basis, products, complete in _krylov(matvec, start, hvps):
         if len(products) == hvps or tolerance is not None:
             rows = torch.stack(products, 1)

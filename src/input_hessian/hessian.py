@@ -23,7 +23,7 @@ class InputHessian:
     The loss is summed over the batch before it is differentiated, so the batch's Hessian is block
     diagonal and each image sees only its own block.  A network that draws dropout masks is
     evaluated once, so that everything here but :meth:`difference` belongs to one and the same
-    thinned network.  Attention runs by PyTorch's plain kernel: the fused ones have no second
+    thinned network.  Attention uses PyTorch's plain kernel: the fused ones have no second
     derivative.
 
     Args:
@@ -38,9 +38,9 @@ class InputHessian:
 
     Raises:
         ValueError: if ``model`` holds a layer that couples the images of a batch (BatchNorm with
-            batch statistics): there, one image has no Hessian of its own; for integer images,
-            labels that are no class indices (of labels on a GPU, values are not looked at), or
-            outputs that are no logits of two classes or more.
+            batch statistics), because then one image has no Hessian of its own; for integer
+            images, labels that are not class indices (on a GPU, their values are not checked), or
+            outputs that are not logits of at least two classes.
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor):
@@ -84,9 +84,9 @@ class InputHessian:
     def difference(self, step: float) -> MatVec:
         """Return ``v -> (g(x + step v) - g(x)) / step``, an approximation of :meth:`matvec`.
 
-        One more network evaluation and no third derivative in training.  Its error is at most
-        ``step ||v||^2 / 2`` times the largest third derivative on the way, so ``||H v||`` from it
-        is no longer a lower bound.
+        It costs one more network evaluation, and training needs no third derivative.  The error
+        is at most ``step ||v||^2 / 2`` times the largest third derivative along the way, so
+        ``||H v||`` computed from it is no longer a lower bound.
         Source: Moosavi-Dezfooli et al., *Robustness via curvature regularization, and vice versa*,
         CVPR 2019.
 
@@ -94,8 +94,8 @@ class InputHessian:
             step: length of the step along a unit vector ``v``, in pixel units.
 
         Raises:
-            ValueError: if the network draws dropout masks: the difference would mostly be that of
-                two masks.
+            ValueError: if the network draws dropout masks: most of the difference would come from
+                the two masks.
         """
         if isinstance(self._model, nn.Module):
             _reject_dropout(self._model)

@@ -1,8 +1,8 @@
-"""Input gradients of a trained network at less than half of their usual cost on a CPU.
+"""Input gradients of a trained network at less than half their usual cost on a CPU.
 
-An attack takes thousands of gradients with respect to the image.  PyTorch's input gradient of a
-strided convolution is most of their cost on a CPU; :class:`input_hessian.layerwise.Convolution` has
-the same map as a few small convolutions.
+An attack takes thousands of gradients with respect to the image.  On a CPU most of their cost is
+PyTorch's input gradient of strided convolutions; :class:`input_hessian.layerwise.Convolution`
+computes the same map as a few small convolutions.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def with_cheap_input_gradient(model: nn.Module) -> nn.Module:
     """Return the same function with a cheaper gradient in the image, and none in the parameters.
 
     Logits are the same to the bit, gradients up to rounding.  Networks that are not a sequence of
-    layers or not on a CPU, and convolutions that :mod:`input_hessian.layerwise` does not know, are
-    left as they are.
+    layers or not on a CPU, and convolutions that :mod:`input_hessian.layerwise` does not know,
+    stay as they are.
 
     Args:
         model: maps images ``[B, *image]`` to logits ``[B, K]``; its parameters need no gradient.

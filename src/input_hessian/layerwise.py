@@ -174,7 +174,7 @@ class Convolution(_Weighted):
         return self.interleave(phases, height, width)
 
     def interleave(self, phases, height, width):
-        """Do what ``F.pixel_shuffle`` does, in a third of its time, and crop."""
+        """Do what ``F.pixel_shuffle`` does, in a third of the time, and crop."""
         s = self.stride
         phases = phases.unflatten(1, (-1, s, s))
         result = phases.new_empty(len(phases), phases.shape[1], height, width)
@@ -316,7 +316,7 @@ def _(module: nn.ReLU) -> list:
 
 
 class LayerwiseHessian:
-    """The same as :class:`input_hessian.hessian.InputHessian`, faster, for sequential networks.
+    """The same as :class:`input_hessian.hessian.InputHessian`, but faster, for sequential networks.
 
     ``loss``, ``gradient`` and ``matvec(..., create_graph=True)`` are differentiable in the
     parameters, once; ``logits`` is not.  After such a product, ``loss`` and ``gradient`` share its
@@ -326,10 +326,10 @@ class LayerwiseHessian:
         model: maps images ``[B, *image]`` to logits ``[B, K]``.
         images: ``[B, *image]`` in pixel units.
         labels: ``[B]`` class indices.
-        row_space: let ``gradient``, ``matvec`` and ``pullback`` speak of coordinates ``[B, r]`` in
-            the row space of the first layer, where all of them lie, instead of pixels: the same
-            norms for less.  Done where it pays: a fully connected layer with far fewer outputs
-            ``r`` than inputs, and enough images to earn the cost of the basis.
+        row_space: give ``gradient``, ``matvec`` and ``pullback`` in coordinates ``[B, r]`` of the
+            row space of the first layer, where all of them lie, instead of pixels: the norms are
+            the same and cost less.  Done only where it pays: for a fully connected layer with far
+            fewer outputs ``r`` than inputs, and enough images to repay the cost of the basis.
 
     Raises:
         UnsupportedLayerError: for a layer whose Taylor propagation is not known.
@@ -376,7 +376,8 @@ def derivatives(
             the vectors are then those of another basis.
 
     Raises:
-        ValueError: as the two classes, for bad images, labels, logits or layers.
+        ValueError: as :class:`input_hessian.hessian.InputHessian`, for bad images, labels, logits
+            or layers.
     """
     try:
         return LayerwiseHessian(model, images, labels, row_space=row_space)
@@ -399,7 +400,9 @@ class _Passes:
             images = self.to_row_space(images)
         self.parameters = [p for layer in self.layers for p in layer.parameters]
         # below the lowest parameter, a cotangent matters to the image alone
-        self.lowest = [bool(layer.parameters) for layer in self.layers].index(True)
+        self.lowest = next(
+            (i for i, layer in enumerate(self.layers) if layer.parameters), len(self.layers)
+        )
         h = images
         for layer in self.layers:
             h = layer.value(h)

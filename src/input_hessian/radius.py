@@ -26,8 +26,8 @@ def crossing_radius(gap: Tensor, slope: Tensor, curvature: Tensor) -> Tensor:
         curvature: ``[B]``, per squared pixel unit.
 
     Returns:
-        ``[B]``, in pixel units; infinite where the level is never reached: where ``curvature`` is
-        so negative that the model turns before, or nothing grows at all.
+        ``[B]``, in pixel units; infinite where the level is never reached: ``curvature`` is so
+        negative that the model turns back before it, or nothing grows at all.
     """
     discriminant = slope.square() + 2 * curvature * gap
     radius = 2 * gap / (slope + discriminant.clamp_min(0).sqrt())

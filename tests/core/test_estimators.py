@@ -522,6 +522,12 @@ def test_bad_arguments_are_explained(options, message):
         operator_norm(hessian, **options)
 
 
+def test_an_eigenvalue_needs_a_product():
+    matvec, start = random_maps(0, 2, 3)
+    with pytest.raises(ValueError, match="hvps: expected at least 1 Hessian-vector product, got 0"):
+        largest_eigenvalue(matvec, start, hvps=0)
+
+
 def test_random_start_draws_from_its_generator_alone():
     hessian = InputHessian(network(), *batch_of(2))
     state = torch.get_rng_state()

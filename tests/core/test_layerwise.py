@@ -196,6 +196,19 @@ def test_memory_is_freed_without_the_garbage_collector():
         gc.enable()
 
 
+def test_a_network_without_parameters_has_derivatives_too():
+    images, labels, weights = batch((1, 2, 2))
+    found, expected = (
+        kind(nn.Sequential(nn.Flatten(), nn.Tanh()), images, labels)
+        for kind in (LayerwiseHessian, InputHessian)
+    )
+    assert torch.allclose(found.loss, expected.loss)
+    assert torch.allclose(found.gradient, expected.gradient)
+    assert torch.allclose(found.matvec(weights), expected.matvec(weights))
+    product = found.matvec(weights, create_graph=True)
+    assert torch.allclose(product, expected.matvec(weights))
+
+
 def test_unsupported_layers_are_named():
     images, labels, _ = batch((1, 4, 4))
     for layer in (nn.GELU(), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 3, dilation=2)):

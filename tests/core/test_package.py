@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,58 @@ def test_importing_the_package_costs_no_torch():
     check = "import sys, input_hessian; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
     assert done.stdout == "False\n"
+
+
+# What only the pipeline needs, made impossible to import; then every penalty takes a step.
+WITHOUT_THE_EXPERIMENT = """
+import sys
+import warnings
+
+ABSENT = {"experiment", "foolbox", "matplotlib", "numpy", "pandas", "pydantic", "safetensors",
+          "scipy", "sklearn", "torchvision", "yaml"}
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        own = name.removeprefix("input_hessian.")
+        if own.partition(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+warnings.simplefilter("ignore")  # PyTorch regrets that there is no NumPy
+import torch
+from input_hessian import *
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(
+    torch.nn.Flatten(), torch.nn.Linear(4, 6), torch.nn.Softplus(), torch.nn.Linear(6, 3)
+)
+images, labels = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
+penalties = [NoPenalty(), GradientPenalty(1), HessianPenalty(1), TaylorPenalty(1), CurePenalty(1),
+             JacobianPenalty(1), AdversarialTraining(0.1, "l2")]
+for penalty in penalties:
+    objective = penalty(model, images, labels, torch.Generator().manual_seed(0))
+    (objective.loss + objective.penalty).mean().backward()
+hessian = derivatives(model, images, labels)
+top = largest_eigenvalue(hessian.matvec, torch.rand_like(images), hvps=3).value
+assert predicted_radius(hessian.loss.detach(), torch.ones(5), top).isfinite().all()
+assert (certified_radius(model, images, labels) >= 0).all()
+assert not any(name.partition(".")[0] in ABSENT for name in sys.modules)
+print("done")
+"""
+
+
+def test_the_method_works_where_only_torch_is_installed():
+    command = [sys.executable, "-c", WITHOUT_THE_EXPERIMENT]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "done\n", done.stderr
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert input_hessian.__version__ == metadata.version("input-hessian-regularization")
+    command = [sys.executable, "-S", "-c", "import input_hessian; print(input_hessian.__version__)"]
+    source = str(ROOT / "src")
+    done = subprocess.run(command, env={"PYTHONPATH": source}, capture_output=True, text=True)
+    assert done.stdout == "unknown\n", done.stderr
 
 
 def test_imports_run_one_way():

@@ -31,7 +31,7 @@ class Objective(NamedTuple):
 
 @dataclass(frozen=True)
 class Penalty(ABC):
-    """What every penalty offers.
+    """Base class of the penalties, and what each of them offers.
 
     Args:
         lam: penalty strength; its unit is the penalty's own.

@@ -30,10 +30,10 @@ class AdversarialTraining(Penalty):
     Args:
         lam: radius of the attack, in pixel units.
         norm: ``"linf"`` or ``"l2"``.
-        steps: of PGD.
+        steps: number of PGD steps.
 
     Raises:
-        ValueError: for another norm, or less than one step.
+        ValueError: for another norm, or fewer than one step.
     """
 
     lam: float

@@ -14,7 +14,7 @@ class HessianPenalty(Penalty):
     """``ell + lam ||H||`` (or ``lam ||H||^2``), the penalty of arXiv 2009.06571.
 
     Args:
-        lam: penalty strength, in squared pixel units (squared: fourth powers of pixel units per nat).
+        lam: penalty strength, in squared pixel units (squared: pixel units to the fourth, per nat).
         squared: penalise the squared norm.
         estimator: how the norm is estimated.
     """

@@ -27,7 +27,7 @@ class JacobianPenalty(Penalty):
         n_proj: projections per image.
 
     Raises:
-        ValueError: for less than one projection.
+        ValueError: for fewer than one projection.
     """
 
     lam: float
