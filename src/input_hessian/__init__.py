@@ -23,6 +23,7 @@ _HOME = {
     "operator_norm": "estimators",
     "Objective": "penalties",
     "Penalty": "penalties",
+    "SampledPenalty": "penalties",
     "NoPenalty": "penalties.none",
     "GradientPenalty": "penalties.gradient",
     "HessianPenalty": "penalties.hessian",

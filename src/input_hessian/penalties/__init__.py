@@ -2,16 +2,18 @@
 
 A penalty turns a batch into ``(loss, penalty)``, both ``[B]``; training minimises the mean of their
 sum.  To add one, write a file with one class that derives from :class:`Penalty`, here or anywhere
-else.  Its fields are its options, and the file's name (or path) is its name in a configuration.
+else, or from :class:`SampledPenalty` if each image has a penalty of its own.  Its fields are its
+options, and the file's name (or path) is its name in a configuration.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -61,3 +63,50 @@ class Penalty(ABC):
             labels: ``[B]``, int64.
             generator: source of whatever the penalty draws at random.
         """
+
+
+@dataclass(frozen=True)
+class SampledPenalty(Penalty):
+    """A penalty that each image has on its own, so that a random sample estimates a batch's mean.
+
+    With ``m = fraction * B`` of a batch's ``B`` images drawn without replacement, the penalty of a
+    drawn image counts ``B / m`` times and that of the others is zero: the expectation of their mean
+    is the mean of all penalties, and so for its parameter gradient.  Every image keeps its loss.
+
+    Args:
+        lam: penalty strength; its unit is the penalty's own.
+        fraction: share of each batch's images whose penalty is computed, at least one image.
+
+    Raises:
+        ValueError: for a fraction outside (0, 1].
+    """
+
+    fraction: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction: expected above 0, at most 1, got {self.fraction}")
+
+    @abstractmethod
+    def objective(
+        self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Objective:
+        """Return the objective with the penalty of every image; arguments as in a call."""
+
+    def __call__(self, model, images, labels, generator):
+        sampled = max(1, round(self.fraction * len(images)))
+        if sampled >= len(images):
+            return self.objective(model, images, labels, generator)
+        order = torch.randperm(len(images), generator=generator, device=images.device)
+        sample, rest = order[:sampled], order[sampled:]
+        loss, penalty, logits = self.objective(model, images[sample], labels[sample], generator)
+        other_logits = model(images[rest])
+        other_loss = F.cross_entropy(other_logits, labels[rest], reduction="none")
+        penalty = F.pad(penalty * (len(images) / sampled), (0, len(rest)))
+        back = order.argsort()
+        return Objective(
+            torch.cat([loss, other_loss])[back],
+            penalty[back],
+            torch.cat([logits, other_logits])[back],
+        )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from input_hessian.layerwise import derivatives
-from input_hessian.penalties import Objective, Penalty
+from input_hessian.penalties import Objective, SampledPenalty
 from input_hessian.vectors import normalize, vector_norm
 
 
 @dataclass(frozen=True)
-class CurePenalty(Penalty):
+class CurePenalty(SampledPenalty):
     """``ell + lam ||g(x + h z) - g(x)||_2^2`` with ``z = sign(g) / ||sign(g)||_2``: CURE.
 
     As in the paper, the difference is not divided by ``h``: for small ``h`` the penalty is ``lam
@@ -34,7 +34,7 @@ class CurePenalty(Penalty):
         if not self.step > 0:
             raise ValueError(f"step: expected a positive length, got {self.step}")
 
-    def __call__(self, model, images, labels, generator):
+    def objective(self, model, images, labels, generator):
         here = derivatives(model, images, labels)
         direction = normalize(here.gradient.sign())
         there = derivatives(model, images + self.step * direction, labels)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from input_hessian.layerwise import derivatives
-from input_hessian.penalties import Objective, Penalty
+from input_hessian.penalties import Objective, SampledPenalty
 from input_hessian.vectors import vector_norm
 
 
 @dataclass(frozen=True)
-class GradientPenalty(Penalty):
+class GradientPenalty(SampledPenalty):
     """``ell + lam ||g||_2`` (or ``lam ||g||_2^2``): double backpropagation.
 
     Source: Drucker & LeCun, *Improving generalization performance using double backpropagation*,
@@ -24,7 +24,7 @@ class GradientPenalty(Penalty):
     lam: float
     squared: bool = False
 
-    def __call__(self, model, images, labels, generator):
+    def objective(self, model, images, labels, generator):
         hessian = derivatives(model, images, labels)
         norm = vector_norm(hessian.gradient)
         return Objective(

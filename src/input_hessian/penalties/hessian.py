@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from input_hessian.estimators import Estimator
 from input_hessian.layerwise import derivatives
-from input_hessian.penalties import Objective, Penalty
+from input_hessian.penalties import Objective, SampledPenalty
 
 
 @dataclass(frozen=True)
-class HessianPenalty(Penalty):
+class HessianPenalty(SampledPenalty):
     """``ell + lam ||H||`` (or ``lam ||H||^2``), the penalty of arXiv 2009.06571.
 
     Args:
@@ -23,7 +23,7 @@ class HessianPenalty(Penalty):
     squared: bool = False
     estimator: Estimator = field(default_factory=Estimator)
 
-    def __call__(self, model, images, labels, generator):
+    def objective(self, model, images, labels, generator):
         hessian = derivatives(model, images, labels, row_space=self.estimator.in_row_space)
         norm = self.estimator.differentiable_norm(hessian, generator)
         return Objective(

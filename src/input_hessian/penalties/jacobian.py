@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from input_hessian.hessian import reject_batch_coupling
-from input_hessian.penalties import Objective, Penalty
+from input_hessian.penalties import Objective, SampledPenalty
 from input_hessian.vectors import random_unit_vectors, vector_norm
 
 
 @dataclass(frozen=True)
-class JacobianPenalty(Penalty):
+class JacobianPenalty(SampledPenalty):
     """``ell + lam/2 ||J||_F^2``, with ``J = d logits / d image``, ``K x d``.
 
     Estimated without bias by random projections, as ``||J||_F^2 = K E ||J'u||_2^2`` for ``u``
@@ -38,7 +38,7 @@ class JacobianPenalty(Penalty):
         if self.n_proj < 1:
             raise ValueError(f"n_proj: expected at least 1 projection, got {self.n_proj}")
 
-    def __call__(self, model, images, labels, generator):
+    def objective(self, model, images, labels, generator):
         if isinstance(model, nn.Module):
             reject_batch_coupling(model)
         images = images.detach().requires_grad_()

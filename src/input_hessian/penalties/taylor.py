@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from input_hessian.estimators import Estimator
 from input_hessian.layerwise import derivatives
-from input_hessian.penalties import Objective, Penalty
+from input_hessian.penalties import Objective, SampledPenalty
 from input_hessian.vectors import vector_norm
 
 
 @dataclass(frozen=True)
-class TaylorPenalty(Penalty):
+class TaylorPenalty(SampledPenalty):
     """``ell + lam ||g||_2 + lam^2/2 ||H||``: the second-order bound on the loss under an l2 attack.
 
     A perturbation of l2 length ``lam`` raises the loss's quadratic model by at most the two penalty
@@ -25,7 +25,7 @@ class TaylorPenalty(Penalty):
     lam: float
     estimator: Estimator = field(default_factory=Estimator)
 
-    def __call__(self, model, images, labels, generator):
+    def objective(self, model, images, labels, generator):
         hessian = derivatives(model, images, labels, row_space=self.estimator.in_row_space)
         # In this order: after the product, the gradient shares its backward pass.
         second = self.lam**2 / 2 * self.estimator.differentiable_norm(hessian, generator)

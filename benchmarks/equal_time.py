@@ -1,0 +1,175 @@
+"""Train every way to spend a given time on the Hessian penalty, and its rivals, and attack each.
+
+Which part of a batch should the penalty see, and how well should it see it?  Every setting trains
+for about as long as :data:`BUDGET` epochs of plain training, so a cheaper step means more epochs.
+Judged on validation images, never on test images: clean accuracy, robust accuracy under PGD, and
+how much of the true norm the penalty's own estimator sees on the network that it trained.
+
+Every finished training adds a line to ``results/equal_time.csv``; a second start continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from input_hessian import (
+    AdversarialTraining,
+    Estimator,
+    GradientPenalty,
+    HessianPenalty,
+    NoPenalty,
+    Penalty,
+    derivatives,
+    operator_norm,
+)
+from input_hessian.experiment import models
+from input_hessian.experiment.attacks import AttackSettings, run_attack
+from input_hessian.experiment.data import Split, evaluation_images, load
+from input_hessian.experiment.provenance import commit
+from input_hessian.experiment.training import TrainingSettings, train
+
+HERE = Path(__file__).parent
+BUDGET = 16  # epochs of plain training that take as long as every training here
+IMAGES, NORM_IMAGES = 1000, 256  # validation images attacked, and of which the norm is computed
+RADII = {  # the pipeline's headline radii and half of them
+    "mnist": {"linf": [0.1, 0.2], "l2": [1, 2]},
+    "fashion_mnist": {"linf": [0.05, 0.1], "l2": [0.5, 1]},
+}
+SEEDS = [0, 1, 2]
+
+
+class Setting(NamedTuple):
+    """One way to train.
+
+    Attributes:
+        name: what the figure calls it.
+        penalty: ``lam -> Penalty``.
+        epochs: as many as take :data:`BUDGET` epochs of plain training, by the step's cost.
+        lams: of each dataset, the most informative first.
+    """
+
+    name: str
+    penalty: type[Penalty]
+    options: dict
+    epochs: int
+    lams: dict[str, list[float]]
+
+
+STRENGTHS = {"mnist": [3, 1, 10], "fashion_mnist": [1, 3, 0.3]}
+RADIUS_TRAINED = {"mnist": [1, 2], "fashion_mnist": [0.5, 1]}
+
+
+def _hessian(fraction: float, method: str, start: str, hvps: int, epochs: int) -> Setting:
+    part = "all images" if fraction == 1 else f"1/{round(1 / fraction)} of the images"
+    return Setting(
+        f"{part}, {method} {hvps} from {start}",
+        HessianPenalty,
+        {"fraction": fraction, "estimator": Estimator(method, start, hvps)},
+        epochs,
+        STRENGTHS,
+    )
+
+
+SETTINGS = [
+    _hessian(1 / 4, "power", "softmax", 2, 8),
+    _hessian(1 / 8, "lanczos", "gradient", 4, 9),
+    _hessian(1 / 8, "lanczos", "gradient", 6, 8),
+    _hessian(1, "power", "softmax", 2, 3),
+    _hessian(1 / 4, "lanczos", "gradient", 4, 7),
+    _hessian(1 / 8, "power", "softmax", 2, 10),
+    _hessian(1 / 8, "lanczos", "random", 6, 8),
+    _hessian(1 / 2, "power", "softmax", 2, 5),
+    Setting("gradient penalty", GradientPenalty, {}, 8, {name: [1, 3] for name in RADII}),
+    Setting("PGD-7 training", AdversarialTraining, {"norm": "l2"}, 2, RADIUS_TRAINED),
+    Setting("PGD-3 training", AdversarialTraining, {"norm": "l2", "steps": 3}, 4, RADIUS_TRAINED),
+    Setting("plain", NoPenalty, {}, BUDGET, {name: [0] for name in RADII}),
+]
+
+COLUMNS = ["dataset", "setting", "lam", "seed", "epochs", "status", "clean"]
+COLUMNS += ["linf_small", "linf_large", "l2_small", "l2_large", "norm_seen", "true_norm", "seconds"]
+KEY = COLUMNS[:4]
+
+
+def trainings():
+    """Yield ``(dataset, setting, lam, seed)``, such that a broken-off run is worth the most."""
+    most = max(len(lams) for setting in SETTINGS for lams in setting.lams.values())
+    for first, seeds in ((range(2), SEEDS), (range(2, most), SEEDS)):
+        for seed, rank, setting, dataset in itertools.product(seeds, first, SETTINGS, RADII):
+            for lam in setting.lams[dataset][rank : rank + 1]:
+                yield dataset, setting, lam, seed
+
+
+def measure(dataset: str, setting: Setting, lam: float, seed: int, data: Path) -> dict:
+    """Train one network, attack it, and return one row of the table."""
+    training, validation = load(data, "train"), load(data, "validation")
+    penalty = setting.penalty(lam=lam, **setting.options)
+    shape = {"image_shape": tuple(training.images.shape[1:]), "classes": 10}
+    network, result = train(
+        lambda: models.build(architecture="cnn", width=16, activation="softplus", beta=10, **shape),
+        penalty,
+        (training.images, training.labels),
+        (validation.images, validation.labels),
+        TrainingSettings(setting.epochs, batch_size=256, learning_rate=0.003, seed=seed),
+        device=torch.device("cpu"),
+    )
+    row = {"dataset": dataset, "setting": setting.name, "lam": lam, "seed": seed}
+    row |= {"epochs": setting.epochs, "status": result.status}
+    row["seconds"] = sum(epoch["seconds"] for epoch in result.curve)
+    if result.status != "finished":
+        return row
+    row["clean"] = result.curve[-1]["validation_accuracy"]
+    chosen = evaluation_images(data, IMAGES, "validation")
+    for norm, radii in RADII[dataset].items():
+        attack = AttackSettings("pgd", norm, steps=40)
+        record = run_attack(network, chosen.images, chosen.labels, attack, radii, seed=seed)
+        robust = record.robust.double().mean(1).tolist()
+        row |= dict(zip((f"{norm}_small", f"{norm}_large"), robust, strict=True))
+    return row | norms(network.double(), penalty, Split(*(f[:NORM_IMAGES] for f in chosen)))
+
+
+def norms(network, penalty: Penalty, chosen: Split) -> dict[str, float]:
+    """Return the mean norm and how much of it the penalty's estimator sees, in float64."""
+    hessian = derivatives(network, chosen.images.double(), chosen.labels)
+    generator = torch.Generator().manual_seed(0)
+    truth = operator_norm(
+        hessian, method="lanczos", start="random", hvps=80, tolerance=1e-3, generator=generator
+    ).norm.mean()
+    seen = {}
+    if isinstance(penalty, HessianPenalty):
+        found = penalty.estimator.differentiable_norm(hessian, generator).mean()
+        seen = {"norm_seen": (found / truth).item()}
+    return {"true_norm": truth.item(), **seen}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("data"), help="<dataset>.safetensors")
+    parser.add_argument("--datasets", nargs="+", choices=RADII, default=list(RADII))
+    parser.add_argument("--output", type=Path, default=HERE / "results")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    table = arguments.output / "equal_time.csv"
+    done = set()
+    if table.exists():
+        with table.open() as file:
+            done = {tuple(row[name] for name in KEY) for row in csv.DictReader(file)}
+    else:
+        table.write_text(",".join(COLUMNS) + "\n")
+    print(f"commit {commit()}, PyTorch {torch.__version__}, {len(done)} trainings done", flush=True)
+    for dataset, setting, lam, seed in trainings():
+        if dataset not in arguments.datasets or (dataset, setting.name, str(lam), str(seed)) in done:
+            continue
+        row = measure(dataset, setting, lam, seed, arguments.data / f"{dataset}.safetensors")
+        with table.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow(row)
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
