@@ -148,6 +148,7 @@ def norms(network, penalty: Penalty, chosen: Split) -> dict[str, float]:
 
 
 def main() -> None:
+    """Train and measure what is not in the table yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("data"), help="<dataset>.safetensors")
     parser.add_argument("--datasets", nargs="+", choices=RADII, default=list(RADII))
@@ -163,7 +164,10 @@ def main() -> None:
         table.write_text(",".join(COLUMNS) + "\n")
     print(f"commit {commit()}, PyTorch {torch.__version__}, {len(done)} trainings done", flush=True)
     for dataset, setting, lam, seed in trainings():
-        if dataset not in arguments.datasets or (dataset, setting.name, str(lam), str(seed)) in done:
+        if (
+            dataset not in arguments.datasets
+            or (dataset, setting.name, str(lam), str(seed)) in done
+        ):
             continue
         row = measure(dataset, setting, lam, seed, arguments.data / f"{dataset}.safetensors")
         with table.open("a", newline="") as file:

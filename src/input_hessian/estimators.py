@@ -191,7 +191,8 @@ def operator_norm(
     elif start == "gradient":
         vector = hessian.gradient.detach()
     elif start == "softmax":
-        vector = hessian.pullback(softmax_eigenvector(hessian.logits))
+        logits = hessian.logits[: len(hessian.gradient)]  # of the sampled images
+        vector = hessian.pullback(softmax_eigenvector(logits))
     elif start == "random":
         g = hessian.gradient
         vector = torch.randn(g.shape, dtype=g.dtype, device=g.device, generator=generator)

@@ -30,6 +30,7 @@ class InputHessian:
         model: maps images ``[B, *image]`` to logits ``[B, K]``, image by image.
         images: ``[B, *image]`` in pixel units, floating point.
         labels: ``[B]`` class indices, int64.
+        sampled: number of images, the first ones, of which gradient and products are wanted.
 
     Attributes:
         logits: ``[B, K]``.
@@ -43,17 +44,27 @@ class InputHessian:
             outputs that are not logits of at least two classes.
     """
 
-    def __init__(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor):
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        *,
+        sampled: int | None = None,
+    ):
         if isinstance(model, nn.Module):
             reject_batch_coupling(model)
         check_batch(images, labels)
-        self._model, self._labels = model, labels
-        self._images = images.detach().requires_grad_()
+        self._model, self._labels = model, labels[:sampled]
+        self._images = images[:sampled].detach().requires_grad_()
         with sdpa_kernel(SDPBackend.MATH):
-            self.logits = model(self._images)
+            self._logits = self.logits = model(self._images)
+            if len(self._images) < len(images):
+                self.logits = torch.cat([self._logits, model(images[sampled:])])
         check_logits(self.logits, labels)
         self.loss = F.cross_entropy(self.logits, labels, reduction="none")
-        (self.gradient,) = torch.autograd.grad(self.loss.sum(), self._images, create_graph=True)
+        loss = self.loss[:sampled].sum()
+        (self.gradient,) = torch.autograd.grad(loss, self._images, create_graph=True)
 
     def matvec(self, vector: Tensor, *, create_graph: bool = False) -> Tensor:
         """Return ``H v`` for every image, reverse over reverse: ``grad_x <g(x), v>``.
@@ -77,7 +88,7 @@ class InputHessian:
     def pullback(self, cotangents: Tensor) -> Tensor:
         """Return ``J'w``, the image gradient of ``w'z``, for logit cotangents ``w``, ``[B, K]``."""
         (vector,) = torch.autograd.grad(
-            self.logits, self._images, grad_outputs=cotangents, retain_graph=True
+            self._logits, self._images, grad_outputs=cotangents, retain_graph=True
         )
         return vector
 

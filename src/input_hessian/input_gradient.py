@@ -56,7 +56,7 @@ class _InputGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx, h, layer):
         ctx.layer = layer
-        return layer.value(h)
+        return layer.value(h, len(h))
 
     @staticmethod
     @once_differentiable

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from functools import singledispatch
+from functools import cache, singledispatch
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,7 @@ class Linear:
     def __init__(self, module: nn.Module):
         self.module = module
 
-    def value(self, h: Tensor) -> Tensor:
+    def value(self, h: Tensor, sampled: int) -> Tensor:
         self.input = h
         return self.module(h)
 
@@ -70,7 +70,7 @@ class Linear:
     def pull_u(self, c_u: Tensor, c: Tensor, t_u: Tensor) -> Tensor:
         return self.transpose(c_u)
 
-    def pull_uv(self, c_uv, c_u, c_v, c, t_uv, t_u, t_v) -> Tensor:
+    def pull_uv(self, c_uv, *coefficients) -> Tensor:
         return self.transpose(c_uv)
 
 
@@ -202,7 +202,7 @@ class Flatten(Linear):
         return t.flatten(1)
 
     def transpose(self, c):
-        return c.view_as(self.input)
+        return c.view(len(c), *self.input.shape[1:])
 
 
 class Elementwise:
@@ -213,8 +213,9 @@ class Elementwise:
     def __init__(self, module: nn.Module, derivatives: Callable):
         self.module, self.derivatives = module, derivatives
 
-    def value(self, a):
-        self.first, self.second, self.third = self.derivatives(a)
+    def value(self, a, sampled):
+        self.first_of_all, *_ = self.derivatives(a)
+        self.first, self.second, self.third = self.derivatives(a[:sampled])
         return self.module(a)
 
     def push(self, t_u):
@@ -235,12 +236,15 @@ class Elementwise:
 
     def pull_uv(self, c_uv, c_u, c_v, c, t_uv, t_u, t_v):
         curvature = None if t_uv is None else self.second() * t_uv
-        result = self.first * c_uv
+        result = self.first_of_all * c_uv
+        sample = result[: len(c)]
         if t_u is not None:
-            result.addcmul_((c_v * t_u).addcmul_(c_u, t_v), self.second())
+            sample.addcmul_((c_v * t_u).addcmul_(c_u, t_v), self.second())
             third = (self.third() * t_u).mul_(t_v)
             curvature = third if curvature is None else curvature.add_(third)
-        return result if curvature is None else result.addcmul_(curvature, c)
+        if curvature is not None:
+            sample.addcmul_(curvature, c)
+        return result
 
 
 @singledispatch
@@ -285,12 +289,15 @@ def _(module: nn.Flatten) -> list:
 def _(module: nn.Softplus) -> list:
     def derivatives(a):
         first = torch.sigmoid(module.beta * a)
-        second = torch.addcmul(first, first, first, value=-1).mul_(module.beta)
-        return (
-            first,
-            lambda: second,
-            lambda: torch.addcmul(second, first, second, value=-2).mul_(module.beta),
-        )
+
+        @cache
+        def second():
+            return torch.addcmul(first, first, first, value=-1).mul_(module.beta)
+
+        def third():
+            return torch.addcmul(second(), first, second(), value=-2).mul_(module.beta)
+
+        return first, second, third
 
     return [Elementwise(module, derivatives)]
 
@@ -326,6 +333,7 @@ class LayerwiseHessian:
         model: maps images ``[B, *image]`` to logits ``[B, K]``.
         images: ``[B, *image]`` in pixel units.
         labels: ``[B]`` class indices.
+        sampled: see :func:`derivatives`.
         row_space: give ``gradient``, ``matvec`` and ``pullback`` in coordinates ``[B, r]`` of the
             row space of the first layer, where all of them lie, instead of pixels: the norms are
             the same and cost less.  Done only where it pays: for a fully connected layer with far
@@ -338,9 +346,15 @@ class LayerwiseHessian:
     """
 
     def __init__(
-        self, model: nn.Sequential, images: Tensor, labels: Tensor, *, row_space: bool = False
+        self,
+        model: nn.Sequential,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        sampled: int | None = None,
+        row_space: bool = False,
     ):
-        self._passes = passes = _Passes(model, images, labels, row_space)
+        self._passes = passes = _Passes(model, images, labels, sampled, row_space)
         self.logits = passes.logits
         self.loss, self.gradient = passes.differentiable(None, passes.loss, passes.gradient)
 
@@ -360,7 +374,12 @@ class LayerwiseHessian:
 
 
 def derivatives(
-    model: nn.Module, images: Tensor, labels: Tensor, *, row_space: bool = False
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    sampled: int | None = None,
+    row_space: bool = False,
 ) -> LayerwiseHessian | InputHessian:
     """Return loss ``ell``, input gradient ``g`` and products ``v -> H v`` of every image of a batch.
 
@@ -372,6 +391,8 @@ def derivatives(
         model: maps images ``[B, *image]`` to logits ``[B, K]``, image by image.
         images: ``[B, *image]`` in pixel units, floating point.
         labels: ``[B]`` class indices, int64.
+        sampled: number of images, the first ones, to whose derivatives all of this is restricted;
+            ``loss`` and ``logits`` stay those of the whole batch.  ``None`` means every image.
         row_space: let the fast passes leave the pixels where that is cheaper.  Norms stay the same;
             the vectors are then those of another basis.
 
@@ -380,22 +401,24 @@ def derivatives(
             or layers.
     """
     try:
-        return LayerwiseHessian(model, images, labels, row_space=row_space)
+        return LayerwiseHessian(model, images, labels, sampled=sampled, row_space=row_space)
     except UnsupportedLayerError:
-        return InputHessian(model, images, labels)
+        return InputHessian(model, images, labels, sampled=sampled)
 
 
 class _Passes:
     """The forward and backward passes through one network, for one batch.
 
     ``t[i]`` is a tangent at the input of layer i, ``c[i]`` a cotangent at its output.  What a pass
-    returns first has left the network at the other end.
+    returns first has left the network at the other end.  All are those of the sampled images, but
+    for the values ``h`` and the cotangent ``c_uv``, which the loss of every image takes part in.
     """
 
     @torch.no_grad()
-    def __init__(self, model: nn.Sequential, images: Tensor, labels: Tensor, row_space: bool):
+    def __init__(self, model, images, labels, sampled: int | None, row_space: bool):
         self.layers = layers(model)
         check_batch(images, labels)
+        self.sampled = len(images) if sampled is None else sampled
         if row_space:
             images = self.to_row_space(images)
         self.parameters = [p for layer in self.layers for p in layer.parameters]
@@ -405,12 +428,14 @@ class _Passes:
         )
         h = images
         for layer in self.layers:
-            h = layer.value(h)
+            h = layer.value(h, self.sampled)
         check_logits(h, labels)
         self.logits = h
-        self.probabilities = h.softmax(1)
         self.loss = F.cross_entropy(h, labels, reduction="none")
-        self.gradient, self.c = self.pull(self.probabilities - F.one_hot(labels, h.shape[1]))
+        p = h.softmax(1)
+        self.slope = p - F.one_hot(labels, h.shape[1])  # of the loss, in the logits
+        self.probabilities = p[: self.sampled]
+        self.gradient, self.c = self.pull(self.slope[: self.sampled])
 
     def to_row_space(self, images):
         flat = [layer for layer in self.layers if not isinstance(layer, Flatten)]
@@ -418,9 +443,9 @@ class _Passes:
         if not isinstance(first, FullyConnected) or first.weight.shape[1] != pixels:
             return images
         # Multiplications of a training step with one product, in the first layer: 6 B n r now,
-        # 4 B r^2 + 2 n r^2 then, with B images, n pixels and r outputs.
+        # 4 B r^2 + 2 n r^2 then, with B images (sampled ones), n pixels and r outputs.
         outputs = first.weight.shape[0]
-        if 2 * outputs > min(pixels, 4 * len(images)):
+        if 2 * outputs > min(pixels, 4 * self.sampled):
             return images
         self.layers = [FirstFullyConnected(first.module), *flat[1:]]
         return images.flatten(1)
@@ -479,17 +504,18 @@ class _Passes:
         """
         p, nothing = self.probabilities, [None] * len(self.layers)
         t_u = t_v = c_u = c_v = nothing
-        c_uv = torch.zeros_like(p) if weights is None else self.c[-1] * weights[:, None]
+        c_uv = torch.zeros_like(self.slope) if weights is None else self.slope * weights[:, None]
+        sample = c_uv[: self.sampled]
         if u is not None:
             z_v, t_v, c_v = state
             z_u, t_u = self.push(u)
             p_u = self.softmax_hessian(z_u)
             _, c_u = self.pull_u(p_u, t_u, to_image=False)
-            c_uv += p_u * (z_v - (p * z_v).sum(1, keepdim=True))
-            c_uv -= p * (p_u * z_v).sum(1, keepdim=True)
+            sample += p_u * (z_v - (p * z_v).sum(1, keepdim=True))
+            sample -= p * (p_u * z_v).sum(1, keepdim=True)
         z_uv, t_uv = self.push_uv(w, t_u, t_v)
         if z_uv is not None:
-            c_uv += self.softmax_hessian(z_uv)
+            sample += self.softmax_hessian(z_uv)
         found = []
         for i in reversed(range(self.lowest, len(self.layers))):
             layer, c = self.layers[i], self.c[i]

@@ -68,6 +68,40 @@ def test_layerwise_is_double_backpropagation(architecture, shape, activation):
     assert_same(network(architecture, activation, shape), shape)
 
 
+OF_A_SAMPLE = {
+    "loss": lambda h, w: h.loss * w[:, 0, 0, 0],
+    "gradient": lambda h, w: torch.cat([vector_norm(h.gradient), h.loss * w[:, 0, 0, 0]]),
+    "product": lambda h, w: torch.cat(
+        [(h.matvec(w[:2], create_graph=True) * w[:2].cos()).flatten(1).sum(1), h.loss]
+    ),
+    "norm alone": lambda h, w: operator_norm(h, create_graph=True).norm,
+    "all": lambda h, w: torch.cat(
+        [operator_norm(h, create_graph=True).norm, h.loss, vector_norm(h.gradient)]
+    ),
+}
+
+
+@pytest.mark.parametrize("quantity", OF_A_SAMPLE)
+@pytest.mark.parametrize(("architecture", "shape"), [("mlp", (1, 4, 4)), ("cnn", (1, 5, 7))])
+def test_sampled_images_alone_have_derivatives(architecture, shape, quantity):
+    """Two of five images, against two passes of double backpropagation: those two, and the rest."""
+    model = network(architecture, ACTIVATIONS[0], shape)
+    images, labels, weights = batch(shape)
+    results = []
+    for kind in (InputHessian, LayerwiseHessian):
+        hessian = kind(model, images, labels, sampled=2)
+        assert hessian.gradient.shape[0] == 2
+        value = OF_A_SAMPLE[quantity](hessian, weights)
+        gradients = torch.autograd.grad(value.cos().sum(), list(model.parameters()))
+        results.append([value, hessian.logits, hessian.loss, *gradients])
+    for expected, actual in zip(*results, strict=True):
+        assert torch.allclose(actual, expected, rtol=1e-11, atol=1e-13)
+    two = InputHessian(model, images[:2], labels[:2])
+    assert torch.allclose(hessian.gradient, two.gradient, rtol=1e-12)
+    assert torch.allclose(hessian.matvec(weights[:2]), two.matvec(weights[:2]), rtol=1e-11)
+    assert torch.allclose(hessian.logits, model(images), rtol=1e-13)
+
+
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
 def test_convolutions_of_every_stride_and_padding(kernel):
     shape = (2, 9, 7)

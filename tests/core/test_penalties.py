@@ -1,6 +1,6 @@
 """The objectives: their values and parameter gradients against finite differences of the truth."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -438,6 +438,69 @@ def test_attack_starts_uniformly_in_the_ball(norm):
     assert (direction.mean(0).abs() < 0.03).all()
 
 
+def sampled(name, fraction):
+    return replace(build(name, 0.7), fraction=fraction)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_fraction_of_the_batch_pays_for_all(model, batch, name):
+    """Two of five images are drawn and count 2.5 times; every image has its loss."""
+    whole = build(name, 0.7)(model, *batch, seeded(0))
+    part = sampled(name, 0.4)(model, *batch, seeded(0))
+    drawn = part.penalty != 0
+    assert drawn.sum() == 2
+    assert torch.allclose(part.penalty, 2.5 * whole.penalty * drawn, rtol=1e-12)
+    assert torch.allclose(part.loss, whole.loss, rtol=1e-12)
+    assert torch.allclose(part.logits, whole.logits, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_gradient_on_a_fraction_is_unbiased(model, batch, name):
+    """Over all ten samples of two images, its mean is the gradient of the whole objective."""
+    expected = parameter_gradient(build(name, 0.7)(model, *batch, seeded(0)), model)
+    of_sample = {}
+    for seed in range(100):
+        part = sampled(name, 0.4)(model, *batch, seeded(seed))
+        drawn = tuple(part.penalty.nonzero().flatten().tolist())
+        if drawn not in of_sample:
+            of_sample[drawn] = parameter_gradient(part, model)
+    assert len(of_sample) == 10
+    for value, *found in zip(expected, *of_sample.values(), strict=True):
+        mean = torch.stack(found).mean(0)
+        assert torch.allclose(mean, value, rtol=1e-10, atol=1e-12)
+
+
+def test_every_image_is_drawn_equally_often(model, batch):
+    """1,000 draws of two of five images: each is drawn 400 times, with a deviation of 15.5."""
+    generator = seeded(0)
+    penalty = sampled("gradient", 0.4)
+    counts = sum((penalty(model, *batch, generator).penalty > 0).long() for _ in range(1000))
+    assert (counts - 400).abs().max() < 5 * 15.5
+
+
+def test_jacobian_on_a_fraction_projects_the_drawn_images_alone(model, batch):
+    images, labels = batch
+    penalty = JacobianPenalty(lam=2.0, n_proj=400, fraction=0.4)
+    part = penalty(model, images, labels, seeded(0))
+    expected = 2.5 * true_jacobian(model, images).square().flatten(1).sum(1)
+    drawn = part.penalty != 0
+    assert drawn.sum() == 2
+    assert torch.allclose(part.penalty[drawn], expected[drawn], rtol=0.2)
+    assert torch.allclose(part.logits, model(images), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("images", "fraction", "drawn"), [(5, 0.01, 1), (1, 0.5, 1), (3, 1, 3)])
+def test_at_least_one_image_is_drawn(model, batch, images, fraction, drawn):
+    part = sampled("gradient", fraction)(model, *(field[:images] for field in batch), seeded(0))
+    assert (part.penalty > 0).sum() == drawn
+
+
+def test_without_a_fraction_nothing_is_drawn(model, batch):
+    generator = seeded(0)
+    build("hessian", 0.7)(model, *batch, generator)
+    assert torch.equal(generator.get_state(), seeded(0).get_state())
+
+
 @pytest.mark.parametrize("name", RANDOM)
 def test_random_numbers_come_from_the_generator_alone(model, batch, name):
     regularizer = build(name, 0.3)
@@ -490,6 +553,9 @@ def test_unregularized(model, batch):
         (CurePenalty, {"lam": float("inf")}, "at least 0, got inf"),
         (CurePenalty, {"lam": 1.0, "step": 0}, "step: expected a positive length, got 0"),
         (JacobianPenalty, {"lam": 1.0, "n_proj": 0}, "n_proj: expected at least 1 projection"),
+        (HessianPenalty, {"lam": 1.0, "fraction": 0.0}, "fraction: expected above 0, at most 1"),
+        (JacobianPenalty, {"lam": 1.0, "fraction": 1.1}, "at most 1, got 1.1"),
+        (GradientPenalty, {"lam": 1.0, "fraction": float("nan")}, "at most 1, got nan"),
         (AdversarialTraining, {"lam": 1.0, "norm": "l1"}, "norm: expected linf or l2, got 'l1'"),
         (
             AdversarialTraining,

@@ -90,23 +90,26 @@ class SampledPenalty(Penalty):
 
     @abstractmethod
     def objective(
-        self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        sampled: int,
+        generator: torch.Generator,
     ) -> Objective:
-        """Return the objective with the penalty of every image; arguments as in a call."""
+        """Return loss and logits of all images, and the penalty of the first ``sampled`` ones.
+
+        Arguments otherwise as in a call; ``penalty`` is ``[sampled]``.
+        """
 
     def __call__(self, model, images, labels, generator):
-        sampled = max(1, round(self.fraction * len(images)))
-        if sampled >= len(images):
-            return self.objective(model, images, labels, generator)
-        order = torch.randperm(len(images), generator=generator, device=images.device)
-        sample, rest = order[:sampled], order[sampled:]
-        loss, penalty, logits = self.objective(model, images[sample], labels[sample], generator)
-        other_logits = model(images[rest])
-        other_loss = F.cross_entropy(other_logits, labels[rest], reduction="none")
-        penalty = F.pad(penalty * (len(images) / sampled), (0, len(rest)))
+        batch = len(images)
+        sampled = min(max(1, round(self.fraction * batch)), batch)
+        if sampled == batch:
+            return self.objective(model, images, labels, batch, generator)
+        order = torch.randperm(batch, generator=generator, device=images.device)
+        mixed = images.index_select(0, order)
+        loss, penalty, logits = self.objective(model, mixed, labels[order], sampled, generator)
+        penalty = F.pad(penalty * (batch / sampled), (0, batch - sampled))
         back = order.argsort()
-        return Objective(
-            torch.cat([loss, other_loss])[back],
-            penalty[back],
-            torch.cat([logits, other_logits])[back],
-        )
+        return Objective(loss[back], penalty[back], logits[back])

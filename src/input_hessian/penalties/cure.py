@@ -34,9 +34,10 @@ class CurePenalty(SampledPenalty):
         if not self.step > 0:
             raise ValueError(f"step: expected a positive length, got {self.step}")
 
-    def objective(self, model, images, labels, generator):
-        here = derivatives(model, images, labels)
+    def objective(self, model, images, labels, sampled, generator):
+        here = derivatives(model, images, labels, sampled=sampled)
         direction = normalize(here.gradient.sign())
-        there = derivatives(model, images + self.step * direction, labels)
+        moved = images[:sampled] + self.step * direction
+        there = derivatives(model, moved, labels[:sampled])
         change = vector_norm(there.gradient - here.gradient)
         return Objective(here.loss, self.lam * change.square(), here.logits)

@@ -24,8 +24,8 @@ class GradientPenalty(SampledPenalty):
     lam: float
     squared: bool = False
 
-    def objective(self, model, images, labels, generator):
-        hessian = derivatives(model, images, labels)
+    def objective(self, model, images, labels, sampled, generator):
+        hessian = derivatives(model, images, labels, sampled=sampled)
         norm = vector_norm(hessian.gradient)
         return Objective(
             hessian.loss, self.lam * (norm.square() if self.squared else norm), hessian.logits

@@ -23,8 +23,10 @@ class HessianPenalty(SampledPenalty):
     squared: bool = False
     estimator: Estimator = field(default_factory=Estimator)
 
-    def objective(self, model, images, labels, generator):
-        hessian = derivatives(model, images, labels, row_space=self.estimator.in_row_space)
+    def objective(self, model, images, labels, sampled, generator):
+        hessian = derivatives(
+            model, images, labels, sampled=sampled, row_space=self.estimator.in_row_space
+        )
         norm = self.estimator.differentiable_norm(hessian, generator)
         return Objective(
             hessian.loss, self.lam * (norm.square() if self.squared else norm), hessian.logits

@@ -38,17 +38,18 @@ class JacobianPenalty(SampledPenalty):
         if self.n_proj < 1:
             raise ValueError(f"n_proj: expected at least 1 projection, got {self.n_proj}")
 
-    def objective(self, model, images, labels, generator):
+    def objective(self, model, images, labels, sampled, generator):
         if isinstance(model, nn.Module):
             reject_batch_coupling(model)
-        images = images.detach().requires_grad_()
-        logits = model(images)
-        loss = F.cross_entropy(logits, labels, reduction="none")
-        squares = torch.zeros_like(loss)
+        projected = images[:sampled].detach().requires_grad_()
+        logits = model(projected)
+        squares = torch.zeros_like(logits[:, 0])
         for _ in range(self.n_proj):
             (pulled,) = torch.autograd.grad(
-                logits, images, random_unit_vectors(logits, generator), create_graph=True
+                logits, projected, random_unit_vectors(logits, generator), create_graph=True
             )
             squares = squares + vector_norm(pulled).square()
         penalty = self.lam / 2 * logits.shape[1] / self.n_proj * squares
-        return Objective(loss, penalty, logits)
+        if sampled < len(images):
+            logits = torch.cat([logits, model(images[sampled:])])
+        return Objective(F.cross_entropy(logits, labels, reduction="none"), penalty, logits)

@@ -25,8 +25,10 @@ class TaylorPenalty(SampledPenalty):
     lam: float
     estimator: Estimator = field(default_factory=Estimator)
 
-    def objective(self, model, images, labels, generator):
-        hessian = derivatives(model, images, labels, row_space=self.estimator.in_row_space)
+    def objective(self, model, images, labels, sampled, generator):
+        hessian = derivatives(
+            model, images, labels, sampled=sampled, row_space=self.estimator.in_row_space
+        )
         # In this order: after the product, the gradient shares its backward pass.
         second = self.lam**2 / 2 * self.estimator.differentiable_norm(hessian, generator)
         first = self.lam * vector_norm(hessian.gradient)
