@@ -5,7 +5,9 @@ for about as long as :data:`BUDGET` epochs of plain training, so a cheaper step 
 Judged on validation images, never on test images: clean accuracy, robust accuracy under PGD, and
 how much of the true norm the penalty's own estimator sees on the network that it trained.
 
-Every finished training adds a line to ``results/equal_time.csv``; a second start continues.
+Every finished training adds a line to ``results/equal_time.csv``; a second start continues.  The
+time of a training is its number of epochs times the cost of its step in ``results/step_cost.csv``,
+measured side by side on an idle machine: the seconds of a long run are those of a busy one.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from readme import write_table
 
 from input_hessian import (
     AdversarialTraining,
@@ -147,15 +150,116 @@ def norms(network, penalty: Penalty, chosen: Split) -> dict[str, float]:
     return {"true_norm": truth.item(), **seen}
 
 
+# ---- results -------------------------------------------------------------------------------------
+
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "black", "#CC79A7", "#E69F00", "#56B4E9", "0.5"]
+MARKERS = "osD*^vP<XhdpH"
+
+
+def summarize(table, costs):
+    """Return the mean over seeds of every setting, and the time of its training.
+
+    Args:
+        table: rows of ``equal_time.csv``.
+        costs: rows of ``step_cost.csv``.
+
+    Returns:
+        A row per dataset, setting and lam; ``time`` in epochs of plain training.
+    """
+    costs = costs[
+        (costs["model"] == "cnn") & (costs["shape"] == "1x28x28") & (costs["batch"] == 256)
+    ]
+    ratio = costs.set_index("variant")["ratio"]
+    measures = COLUMNS[COLUMNS.index("clean") : COLUMNS.index("seconds")]
+    groups = table.groupby(["dataset", "setting", "lam"], sort=False)
+    means = groups[measures].mean()
+    means["seeds"] = groups.size()
+    means["finished"] = groups["status"].agg(lambda status: (status == "finished").sum())
+    means["spread"] = groups["linf_large"].std()
+    means = means.reset_index()
+    means["time"] = groups["epochs"].first().to_numpy() * means["setting"].map(ratio)
+    return means
+
+
+def draw(means, path: Path) -> None:
+    """Draw robust accuracy against clean error, a line per setting through its lams."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from input_hessian.experiment.plotting import NORMS
+
+    plt.style.use(HERE.parent / "src/input_hessian/experiment/style.mplstyle")
+    names = [setting.name for setting in SETTINGS if (means["setting"] == setting.name).any()]
+    figure, grid = plt.subplots(2, 2, figsize=(9, 8), layout="constrained")
+    for row, (dataset, radii) in zip(grid, RADII.items(), strict=True):
+        for axes, (norm, (_, radius)) in zip(row, radii.items(), strict=True):
+            for k, name in enumerate(names):
+                rows = means[(means["dataset"] == dataset) & (means["setting"] == name)]
+                rows = rows.sort_values("lam")
+                x, y = 100 * (1 - rows["clean"]), 100 * rows[f"{norm}_large"]
+                rival = not name.endswith(("softmax", "gradient", "random"))
+                axes.plot(
+                    x,
+                    y,
+                    "--" if rival else "-",
+                    color=COLOURS[k % len(COLOURS)],
+                    marker=MARKERS[k],
+                    label=name,
+                )
+            axes.set(xscale="log", xlabel="clean error (%)", ylabel="robust accuracy (%)")
+            axes.set_title(f"{dataset}, {NORMS[norm]} {radius:g}")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("{x:g}")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    low, high = means["time"].min(), means["time"].max()
+    figure.suptitle(
+        f"Equal training time: {low:.0f} to {high:.0f} epochs of plain training. PGD-40 on "
+        f"{IMAGES} validation images,\nmean of up to {means['seeds'].max()} seeds; every point a lam"
+    )
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def markdown(means) -> str:
+    """Return the README's table."""
+    lines = [
+        "| dataset | setting | λ | seeds | time | clean | l∞ | l2 | mean ‖H‖ | seen |",
+        "|---" * 10 + "|",
+    ]
+    for row in means.itertuples():
+        numbers = [f"{100 * value:.1f}" for value in (row.clean, row.linf_large, row.l2_large)]
+        seen = "" if row.norm_seen != row.norm_seen else f"{row.norm_seen:.3f}"
+        cells = [row.dataset, row.setting, f"{row.lam:g}", row.seeds, f"{row.time:.1f}"]
+        cells += [*numbers, f"{row.true_norm:.3f}", seen]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Train and measure what is not in the table yet."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("data"), help="<dataset>.safetensors")
     parser.add_argument("--datasets", nargs="+", choices=RADII, default=list(RADII))
     parser.add_argument("--output", type=Path, default=HERE / "results")
+    parser.add_argument("--redraw", action="store_true", help="only redraw from the tables")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     table = arguments.output / "equal_time.csv"
+    if not arguments.redraw:
+        measure_all(arguments, table)
+
+    import pandas as pd
+
+    means = summarize(pd.read_csv(table), pd.read_csv(HERE / "results/step_cost.csv"))
+    draw(means, table.with_suffix(".png"))
+    write_table("equal_time.py", markdown(means))
+
+
+def measure_all(arguments: argparse.Namespace, table: Path) -> None:
+    """Train and measure what is not in the table yet."""
+    torch.set_num_threads(1)
     done = set()
     if table.exists():
         with table.open() as file:

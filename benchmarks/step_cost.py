@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from equal_time import SETTINGS, Setting
 from readme import write_table
 from torch import Tensor, nn
 
@@ -34,7 +35,6 @@ from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.plugins import load_plugin
 from input_hessian.hessian import InputHessian
 from input_hessian.layerwise import LayerwiseHessian
-from input_hessian.vectors import vector_norm
 
 HERE = Path(__file__).parent
 WIDTHS = {"mlp": 256, "cnn": 16}
@@ -78,12 +78,6 @@ def plain(model, images, labels, generator) -> Objective:
     return F.cross_entropy(model(images), labels, reduction="none"), None
 
 
-def gradient_penalty(model, images, labels, generator) -> Objective:
-    """``||g||`` by the layer-by-layer passes."""
-    hessian = LayerwiseHessian(model, images, labels)
-    return hessian.loss, vector_norm(hessian.gradient)
-
-
 def ours(passes: type, method: str, hvps: int, start="gradient") -> Callable[..., Objective]:
     """``||H||`` through the library's public functions."""
 
@@ -92,6 +86,18 @@ def ours(passes: type, method: str, hvps: int, start="gradient") -> Callable[...
         hessian = passes(model, images, labels, **options)
         estimate = operator_norm(hessian, method=method, hvps=hvps, start=start, create_graph=True)
         return hessian.loss, estimate.norm
+
+    return objective
+
+
+def trained(setting: Setting) -> Callable[..., Objective]:
+    """A setting of ``equal_time.py``: its penalty, as the library's users call it."""
+    lam = setting.lams["mnist"][0]
+    penalty = setting.penalty(lam=lam, **setting.options)
+
+    def objective(model, images, labels, generator):
+        loss, weighted, _ = penalty(model, images, labels, generator)
+        return loss, (weighted / lam if lam else weighted)
 
     return objective
 
@@ -279,13 +285,13 @@ def explicit(model, images, labels, generator) -> Objective:
 
 VARIANTS = [
     Variant("plain", None, plain, False),
-    Variant("gradient penalty", None, gradient_penalty, False),
     *(Variant("ours: power from g", k, ours(LayerwiseHessian, "power", k)) for k in (1, 2, 3)),
     *(
         Variant("ours: power from softmax start", k, ours(LayerwiseHessian, "power", k, "softmax"))
         for k in (1, 2, 3)
     ),
     Variant("ours: Lanczos from g", 4, ours(LayerwiseHessian, "lanczos", 4)),
+    *(Variant(s.name, None, trained(s), False) for s in SETTINGS if s.name != "plain"),
     *(
         Variant(
             "ours, fallback: power from g by double backprop", k, ours(InputHessian, "power", k)
