@@ -40,6 +40,8 @@ def call(tmp_path):
     """Call the script with these arguments, some of them changed."""
     script = tmp_path / "a script.py"
     script.write_text(SCRIPT)
+    for name in ("a b.txt", "m 1", "m2"):
+        (tmp_path / name).write_text(name)
     usual = {
         "--data": ["a b.txt"],
         "--models": ["m 1", "m2"],
@@ -53,6 +55,7 @@ def call(tmp_path):
         words = [w for name, values in (usual | dict(changes)).items() for w in (name, *values)]
         return subprocess.run(
             [sys.executable, script, *words],
+            cwd=tmp_path,
             input="images: 5\nepsilons: {l2: [0.5, 1.0e-05]}\n",
             capture_output=True,
             text=True,
@@ -73,6 +76,45 @@ def test_every_parameter_arrives_in_its_type(call):
         "place": "../here",
         "threads": 2,
     }
+
+
+def test_a_missing_input_is_named(call):
+    done = call({"--models": ["m2", "m3"]})
+    assert done.returncode == 1
+    assert done.stderr == "error: m3: expected a file, found none; run snakemake to make it\n"
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "emptied"])
+def test_an_output_that_is_damaged_later_is_no_input(call, tmp_path, damage):
+    assert call().returncode == 0
+    result = tmp_path / "r.json"
+    again = {"--models": ["m 1", "r.json"], "--result": ["again.json"]}
+    assert call(again).returncode == 0
+    content = bytearray(result.read_bytes())
+    content[5] ^= 1
+    result.write_bytes({"flipped": content, "truncated": content[:9], "emptied": b""}[damage])
+    done = call(again)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: r.json: expected the content that was written, of SHA-256"
+    )
+    assert "delete it and run snakemake again" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    result.unlink()
+    assert call().returncode == 0  # the remedy
+    assert call(again).returncode == 0
+
+
+def test_the_checksum_is_that_of_sha256sum(call, tmp_path):
+    call()
+    command = ["sha256sum", "--check", "--quiet", ".r.json.sha256"]
+    assert subprocess.run(command, cwd=tmp_path).returncode == 0
+
+
+def test_a_failed_script_leaves_no_checksum_of_an_older_file(call, tmp_path):
+    call()
+    assert call({"--lam": ["-1"]}).returncode == 1
+    assert not (tmp_path / ".r.json.sha256").exists()
 
 
 def test_a_list_may_be_empty(call):

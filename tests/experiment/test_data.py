@@ -29,7 +29,8 @@ def tensors():
 @pytest.fixture
 def path(tmp_path, tensors):
     path = tmp_path / "data" / "toy.safetensors"
-    datasets.save(tensors, path, {"class_names": CLASS_NAMES})
+    provenance = {"class_names": CLASS_NAMES, "sha256": datasets.checksums(tensors)}
+    datasets.save(tensors, path, provenance)
     return path
 
 
@@ -78,6 +79,19 @@ def test_a_truncated_file_is_an_error_with_a_remedy(path, keep):
     for read in (lambda: data.load(path, "train"), lambda: data.class_names(path)):
         with pytest.raises(DatasetError, match="delete the file and run snakemake again"):
             read()
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("field", ["images", "labels"])
+def test_a_changed_image_or_label_is_not_believed(path, tensors, split, field):
+    provenance = {"class_names": CLASS_NAMES, "sha256": datasets.checksums(tensors)}
+    tensors[f"{split}_{field}"][1] += 1
+    datasets.save(tensors, path, provenance)
+    for other in SPLITS:
+        if other != split:
+            data.load(path, other)
+    with pytest.raises(DatasetError, match=f"{split} images or labels are not those.*delete it"):
+        data.load(path, split)
 
 
 def test_errors_say_what_to_do(path, tmp_path):

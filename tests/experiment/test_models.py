@@ -125,6 +125,17 @@ def test_a_file_holds_parameters_settings_and_status(tmp_path):
     }
 
 
+def test_a_finished_model_has_finite_parameters(tmp_path):
+    path, network = tmp_path / "model.safetensors", models.build(**SETTINGS)
+    with torch.no_grad():
+        network[0].bias[1] = torch.nan
+    save_model(network, SETTINGS, path)
+    with pytest.raises(ModelFileError, match="expected finite parameters"):
+        load_model(path)
+    save_model(network, SETTINGS, path, status="diverged")
+    assert load_model(path)[1] == "diverged"
+
+
 def test_unreadable_model_files_are_explained(tmp_path):
     path = tmp_path / "model.safetensors"
     with pytest.raises(ModelFileError, match="delete it and run snakemake again"):

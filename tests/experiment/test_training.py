@@ -115,6 +115,23 @@ def test_checkpoint_of_other_settings_is_ignored(data, tmp_path, capsys):
     assert "starting afresh" in capsys.readouterr().out
 
 
+def test_a_damaged_checkpoint_is_not_resumed_from(data, tmp_path, capsys):
+    """One bit of a parameter, which torch.load would believe."""
+    path = tmp_path / "checkpoint.pt"
+    options = {"checkpoint": path, "fingerprint": "a"}
+    whole, _ = run(data, NoPenalty(), **options)
+    content = path.read_bytes()
+    weights = torch.load(path, weights_only=True)["parts"]["model"]
+    weights = next(iter(weights.values())).numpy().tobytes()
+    place = content.index(weights)
+    path.write_bytes(content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :])
+    counting = Interrupting(NoPenalty(), step=None)
+    again, _ = run(data, counting, **options)
+    assert next(counting.calls) == 16
+    assert "damaged" in capsys.readouterr().out
+    assert torch.equal(parameters(again), parameters(whole))
+
+
 @pytest.mark.parametrize("where", ["loss", "parameters"])
 def test_divergence_is_a_status_and_keeps_the_last_finite_epoch(data, where):
     plain = NoPenalty()

@@ -25,7 +25,8 @@ def results(folder, status, further):
     images = torch.randint(256, (IMAGES, 3, 4, 5), dtype=torch.uint8, generator=generator)
     order = torch.arange(IMAGES)
     data = {"test_images": images, "test_labels": order % 3, "test_index": order}
-    datasets.save(data, folder / "toy.safetensors", {"class_names": ["a", "b", "c"]})
+    provenance = {"class_names": ["a", "b", "c"], "sha256": datasets.checksums(data)}
+    datasets.save(data, folder / "toy.safetensors", provenance)
     (folder / "selection.csv").write_text("dataset,regularizer,lam,selected\ntoy,none,0,True\n")
 
     cell = folder / "toy/none/lam~0/seed~0"

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 
 from input_hessian.experiment.cells import cell_folders
+from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.results import robust_accuracy, wilson_interval, worst_case
@@ -20,16 +21,16 @@ def main(
     verdicts = [pd.read_parquet(path) for path in selected]
     verdicts = dict(iter(pd.concat(verdicts).groupby(CELL))) if verdicts else {}
     for folder in cell_folders(grid):
-        training = json.loads((folder / "training.json").read_text())
-        evaluation = json.loads((folder / "evaluation.json").read_text())
+        training = json.loads(verified(folder / "training.json").read_text())
+        evaluation = json.loads(verified(folder / "evaluation.json").read_text())
         identity = {key: training[key] for key in CELL}
         training.pop("settings")
         evaluation.pop("evaluated_with")
         n = evaluation["test_images"]
         low, high = wilson_interval(round(evaluation["test_accuracy"] * n), n)
         rows.append(training | evaluation | {"test_low": low, "test_high": high})
-        epochs.append(pd.read_csv(folder / "curve.csv").assign(**identity))
-        images = pd.read_parquet(folder / "images.parquet")
+        epochs.append(pd.read_csv(verified(folder / "curve.csv")).assign(**identity))
+        images = pd.read_parquet(verified(folder / "images.parquet"))
         if images.empty:  # the cell diverged: see its status in the table of cells
             continue
         columns = ["index", "attack", "norm", "epsilon", "robust"]

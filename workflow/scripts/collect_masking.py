@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from input_hessian.experiment.cells import cell_folders
+from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.tables import CELL
@@ -16,7 +17,7 @@ def main(*, settings: Settings, csv: Output) -> None:
     controls = [Path(grid["results"]) / "control" / name for name in grid["datasets"]]
     rows = []
     for folder in [*cell_folders(grid), *controls]:
-        rows += json.loads((folder / "masking.json").read_text())
+        rows += json.loads(verified(folder / "masking.json").read_text())
     table = pd.DataFrame(rows, columns=[*CELL, "check", "value", "threshold", "flagged"])
     write_atomically(csv, table.to_csv(index=False))
     for (regularizer, check), group in table.groupby(["regularizer", "check"], sort=False):

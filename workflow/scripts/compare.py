@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
@@ -75,7 +76,7 @@ def attacked(results: Path, cells: pd.DataFrame) -> pd.DataFrame:
     tables = []
     for cell in cells.itertuples():
         folder = f"{cell.dataset}/{cell.regularizer}/lam~{cell.lam:g}/seed~{cell.seed}"
-        images = pd.read_parquet(results / folder / "images.parquet")
+        images = pd.read_parquet(verified(results / folder / "images.parquet"))
         images = images[["index", "attack", "norm", "epsilon", "robust"]]
         tables.append(images.assign(seed=cell.seed))
     return pd.concat(tables)

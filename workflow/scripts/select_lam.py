@@ -5,6 +5,7 @@ import json
 import pandas as pd
 
 from input_hessian.experiment.cells import cell_folders
+from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.results import select
@@ -14,7 +15,7 @@ from input_hessian.experiment.tables import CELL
 def main(*, settings: Settings, max_clean_loss: float, selection: Output) -> None:
     rows = []
     for folder in cell_folders(settings["grid"]):
-        validation = json.loads((folder / "validation.json").read_text())
+        validation = json.loads(verified(folder / "validation.json").read_text())
         values = [v for norm in validation["robust_accuracy"].values() for v in norm.values()]
         rows.append(
             {key: validation[key] for key in [*CELL, "status"]}

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from input_hessian.experiment.cells import cell_folders
+from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.provenance import environment
@@ -128,8 +129,10 @@ def main(
 ) -> None:
     grid, config = settings["grid"], settings["config"]
     folders = cell_folders(grid)
-    training = [json.loads((folder / "training.json").read_text()) for folder in folders]
-    evaluation = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
+    training = [json.loads(verified(folder / "training.json").read_text()) for folder in folders]
+    evaluation = [
+        json.loads(verified(folder / "evaluation.json").read_text()) for folder in folders
+    ]
     (path,) = (path for path in tables if path.name == "cells.csv")
     cells = read_table(path)
     here = environment(torch.device("cpu"), threads=1)

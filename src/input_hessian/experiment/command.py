@@ -7,24 +7,26 @@
 
 becomes ``python script.py --data FILE --seed N --model FILE --threads N < settings.yaml``.  The
 annotations also tell the workflow what each parameter is (``command`` in ``workflow/rules``): an
-input or output of the rule, the number of threads, or, for all others, one of its params.
+input or output of the rule, the number of threads, or, for all others, one of its params.  Inputs
+are verified against their checksums, and outputs get one (:mod:`checksums`).
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args, get_type_hints
 
 import cyclopts
 import yaml
 
+from input_hessian.experiment.checksums import checksum_file, record_checksum, verified
 from input_hessian.experiment.errors import UserError
 
-Input = Path  # a file that must be there
-Output = Path  # a file to write
+Input = Annotated[Path, "input"]  # a file that must be there
+Output = Annotated[Path, "output"]  # a file to write
 Untracked = str  # a resource of the rule: what changes no result
 # What is too long for a command line: YAML from standard input.
 Settings = Annotated[dict, cyclopts.Parameter(parse=False)]
@@ -43,12 +45,27 @@ def run(main: Callable[..., None]) -> None:
     )
     app.default(main)
     call, arguments, unparsed = app.parse_args(sys.argv[1:])
+    inputs, outputs = (list(_files(main, arguments.arguments, kind)) for kind in (Input, Output))
     try:
+        for path in inputs:
+            verified(path)
+        for path in outputs:
+            checksum_file(path).unlink(missing_ok=True)
         settings = {name: yaml.safe_load(sys.stdin) for name in unparsed}
         call(*arguments.args, **arguments.kwargs, **settings)
+        for path in outputs:
+            record_checksum(path)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _files(main: Callable[..., None], arguments: dict, kind: object) -> Iterator[Path]:
+    """Yield the arguments whose annotation is ``kind``, or a list of it."""
+    for name, annotation in get_type_hints(main, include_extras=True).items():
+        if kind in (annotation, *get_args(annotation)) and name in arguments:
+            value = arguments[name]
+            yield from value if isinstance(value, list) else [value]

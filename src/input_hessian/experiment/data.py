@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,20 @@ def load(path: Path, split: str) -> Split:
         images, labels, index = (
             file.get_tensor(f"{split}_{field}") for field in ("images", "labels", "index")
         )
+        expected = json.loads(file.metadata()["provenance"])["sha256"][split]
+    if sha256(images, labels) != expected:
+        raise DatasetError(
+            f"{path}: the {split} images or labels are not those that were written (SHA-256 "
+            f"{expected[:12]}...): the file is damaged; delete it and run snakemake again"
+        )
     return Split(images.float().div_(255), labels, index)
+
+
+def sha256(images: Tensor, labels: Tensor) -> str:
+    """Return the checksum of one split: of the bytes of its images, then of its labels."""
+    digest = hashlib.sha256(images.numpy())
+    digest.update(labels.numpy())
+    return digest.hexdigest()
 
 
 def class_names(path: Path) -> list[str]:

@@ -17,6 +17,8 @@ from input_hessian.experiment.attacks import (
     AttackSettings,
     run_attack,
 )
+from input_hessian.experiment.checksums import checksum_file, record_checksum, verified
+from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.inference import predict
 
@@ -36,12 +38,12 @@ class Records:
         """Return the record of that name; ``attack()`` makes it where there is none."""
         path = self.folder / f"{name}.safetensors"
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(verified(path), framework="pt") as file:
                 if file.metadata()["fingerprint"] == self.fingerprint:
                     print(f"{path}: finished before", flush=True)
                     tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                     return AttackRecord(epsilons=tensors.pop("epsilons").tolist(), **tensors)
-        except (OSError, SafetensorError):
+        except (UserError, SafetensorError):
             pass  # none, or a damaged one
         record = attack()
         tensors = {
@@ -51,12 +53,14 @@ class Records:
             "epsilon_found": record.epsilon_found,
         }
         write_atomically(path, save(tensors, metadata={"fingerprint": self.fingerprint}))
+        record_checksum(path)
         return record
 
     def delete(self) -> None:
         """Delete all records."""
         for path in self.folder.glob("*.safetensors"):
             path.unlink()
+            checksum_file(path).unlink(missing_ok=True)
         if self.folder.exists():
             self.folder.rmdir()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,6 +239,9 @@ def load_checkpoint(
     if path is None or not path.exists():
         return default
     try:
+        with zipfile.ZipFile(path) as file:  # torch.load does not verify the checksums in it
+            if (damaged := file.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{damaged} is damaged")
         # On the CPU first: load_state_dict moves what belongs on the device, and no more.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a damaged file

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from input_hessian.experiment.data import SPLITS, DatasetError, IntArray, permutation
+from input_hessian.experiment.data import SPLITS, DatasetError, IntArray, permutation, sha256
 from input_hessian.experiment.files import write_atomically
 
 Part = tuple[Tensor, Tensor]  # images uint8 [N, C, H, W], labels int64 [N]
@@ -162,17 +162,21 @@ def describe(dataset: Dataset, tensors: Mapping[str, Tensor]) -> dict[str, objec
 
     Nothing here depends on the time or on where the files came from: equal data, equal description.
     """
-    sha256 = {}
-    for split in SPLITS:
-        digest = hashlib.sha256(tensors[f"{split}_images"].numpy())
-        digest.update(tensors[f"{split}_labels"].numpy())
-        sha256[split] = digest.hexdigest()
     return {
         "dataset": dataset.name,
         "class_names": list(dataset.class_names),
         "sizes": {split: len(tensors[f"{split}_labels"]) for split in SPLITS},
         "split_seed": SPLIT_SEED,
-        "sha256": sha256,
+        "sha256": checksums(tensors),
+    }
+
+
+def checksums(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the SHA-256 of each split, which :func:`input_hessian.experiment.data.load` verifies."""
+    return {
+        split: sha256(tensors[f"{split}_images"], tensors[f"{split}_labels"])
+        for split in SPLITS
+        if f"{split}_images" in tensors
     }
 
 

@@ -107,6 +107,11 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn
     settings, state = _read(path)
     status = settings.pop("status")
     model = build(**settings)
+    if status == "finished" and not all(tensor.isfinite().all() for tensor in state.values()):
+        raise ModelFileError(
+            f"{path}: expected finite parameters of a finished training, got NaN or infinity; delete "
+            "it and run snakemake again"
+        )
     model.load_state_dict(state)
     return model.to(device).eval().requires_grad_(False), status
 
