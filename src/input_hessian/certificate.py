@@ -24,6 +24,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from input_hessian.hessian import check_batch, check_logits, differentiating, usable
+from input_hessian.layerwise import Flatten, FullyConnected, UnsupportedLayerError, layers
 from input_hessian.radius import crossing_radius
 
 BISECTIONS, DESCENTS = 6, 8  # three times as many of each lengthen the median radius by 0.2%
@@ -62,6 +64,7 @@ def curvature_bound(model: nn.Sequential) -> Tensor:
     return bound
 
 
+@differentiating
 def certified_radius(model: nn.Sequential, images: Tensor, labels: Tensor) -> Tensor:
     """Return the l2 radius within which no perturbation changes the prediction.
 
@@ -78,11 +81,14 @@ def certified_radius(model: nn.Sequential, images: Tensor, labels: Tensor) -> Te
         ``[N]``, float64, in pixel units; 0 where the prediction is not the label.
 
     Raises:
-        ValueError: for a network that :func:`curvature_bound` does not know.
+        ValueError: for a network that :func:`curvature_bound` does not know, and for bad images,
+            labels or logits, as :class:`input_hessian.hessian.InputHessian`.
     """
     bound = curvature_bound(model)
+    check_batch(images, labels)
     network = copy.deepcopy(model).double().requires_grad_(False)
-    images = images.detach().double()
+    images, labels = usable(images).double(), usable(labels)
+    check_logits(network(images), labels)
     radius = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
     for other in range(len(bound)):
         found = _radius_to_class(
@@ -137,18 +143,23 @@ def _radius_to_class(
 
 def _layers(model: nn.Sequential) -> tuple[list[Tensor], list[float]]:
     """Return the weights in float64 and, between them, the sharpness of each softplus."""
-    kinds = [type(layer) for layer in model]
-    if kinds[:1] == [nn.Flatten]:
-        kinds = kinds[1:]
-    if kinds[::2] != [nn.Linear] * len(kinds[::2]) or kinds[1::2] != [nn.Softplus] * (
-        len(kinds) // 2
+    expected = (
+        "certificate: expected fully connected layers with softplus between them (architecture "
+        "mlp, activation softplus), "
+    )
+    try:
+        found = layers(model)
+    except UnsupportedLayerError as error:
+        raise ValueError(f"{expected}got another network: {error}") from error
+    found = found[isinstance(found[0], Flatten) :] if found else []
+    weighted, curved = found[::2], found[1::2]
+    if (
+        len(weighted) != len(curved) + 1
+        or not all(isinstance(layer, FullyConnected) for layer in weighted)
+        or not all(type(layer.module) is nn.Softplus and layer.module.beta > 0 for layer in curved)
     ):
-        raise ValueError(
-            "certificate: expected fully connected layers with softplus between them (architecture "
-            f"mlp, activation softplus), got {', '.join(kind.__name__ for kind in kinds)}"
-        )
-    weights = [layer.weight.detach().double() for layer in model if isinstance(layer, nn.Linear)]
-    return weights, [layer.beta for layer in model if isinstance(layer, nn.Softplus)]
+        raise ValueError(f"{expected}got {', '.join(str(layer.module) for layer in found)}")
+    return [layer.weight.double() for layer in weighted], [layer.module.beta for layer in curved]
 
 
 def _jacobian_norm(left: Tensor, weights: list[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from input_hessian.hessian import InputHessian, MatVec
+from input_hessian.hessian import InputHessian, MatVec, differentiating
 from input_hessian.layerwise import LayerwiseHessian
 from input_hessian.vectors import largest_entry, normalize, vector_norm
 
@@ -140,6 +140,7 @@ def ascent(
 METHODS = {"power": power, "lanczos": lanczos, "ascent": ascent}
 
 
+@differentiating
 def operator_norm(
     hessian: InputHessian | LayerwiseHessian,
     *,
@@ -275,6 +276,7 @@ class LargestEigenvalue(NamedTuple):
     hvps: int
 
 
+@differentiating
 def largest_eigenvalue(
     matvec: MatVec, start: Tensor, *, hvps: int, tolerance: float | None = None
 ) -> LargestEigenvalue:
@@ -398,4 +400,5 @@ def _norm_and_residual(
 def _converged(norm: Tensor, residual: Tensor, tolerance: float | None) -> Tensor:
     if tolerance is None:
         return torch.zeros_like(norm, dtype=torch.bool)
-    return residual <= tolerance * norm.detach()
+    norm = norm.detach()
+    return (residual <= tolerance * norm) & norm.isfinite()

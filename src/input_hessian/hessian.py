@@ -7,6 +7,7 @@ indefinite).  Nothing here forms ``H``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -15,6 +16,39 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 MatVec = Callable[..., Tensor]  # v -> H v, with the keyword create_graph
+DTYPES = torch.float32, torch.float64
+
+
+def differentiating(function: Callable) -> Callable:
+    """Let a function differentiate under the caller's ``no_grad`` or ``inference_mode`` too.
+
+    Raises:
+        ValueError: under autocast.
+    """
+
+    @functools.wraps(function)
+    def differentiates(*args, **kwargs):
+        if autocast_is_on():
+            raise ValueError(
+                "autocast: expected none, as half precision has too few digits for second "
+                "derivatives; leave the autocast context around this call"
+            )
+        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+            return function(*args, **kwargs)
+        with torch.inference_mode(False):  # turns gradients on as well
+            return function(*args, **kwargs)
+
+    return differentiates
+
+
+def autocast_is_on() -> bool:
+    """Whether autocast lowers the precision of what is computed now."""
+    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+
+
+def usable(tensor: Tensor) -> Tensor:
+    """Return the tensor without a graph; a copy if autograd cannot use what inference mode made."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 class InputHessian:
@@ -28,7 +62,7 @@ class InputHessian:
 
     Args:
         model: maps images ``[B, *image]`` to logits ``[B, K]``, image by image.
-        images: ``[B, *image]`` in pixel units, floating point.
+        images: ``[B, *image]`` in pixel units, float32 or float64.
         labels: ``[B]`` class indices, int64.
         sampled: number of images, the first ones, of which gradient and products are wanted.
 
@@ -39,11 +73,13 @@ class InputHessian:
 
     Raises:
         ValueError: if ``model`` holds a layer that couples the images of a batch (BatchNorm with
-            batch statistics), because then one image has no Hessian of its own; for integer
-            images, labels that are not class indices (on a GPU, their values are not checked), or
-            outputs that are not logits of at least two classes.
+            batch statistics), because then one image has no Hessian of its own; for images or
+            logits that are neither float32 nor float64, and under autocast; for labels that are not
+            class indices (on a GPU, their values are not checked), or outputs that are not logits
+            of at least two classes.
     """
 
+    @differentiating
     def __init__(
         self,
         model: Callable[[Tensor], Tensor],
@@ -55,8 +91,9 @@ class InputHessian:
         if isinstance(model, nn.Module):
             reject_batch_coupling(model)
         check_batch(images, labels)
+        images, labels = usable(images), usable(labels)
         self._model, self._labels = model, labels[:sampled]
-        self._images = images[:sampled].detach().requires_grad_()
+        self._images = images[:sampled].requires_grad_()
         with sdpa_kernel(SDPBackend.MATH):
             self._logits = self.logits = model(self._images)
             if len(self._images) < len(images):
@@ -66,6 +103,7 @@ class InputHessian:
         loss = self.loss[:sampled].sum()
         (self.gradient,) = torch.autograd.grad(loss, self._images, create_graph=True)
 
+    @differentiating
     def matvec(self, vector: Tensor, *, create_graph: bool = False) -> Tensor:
         """Return ``H v`` for every image, reverse over reverse: ``grad_x <g(x), v>``.
 
@@ -74,21 +112,23 @@ class InputHessian:
             create_graph: keep the graph, so that the product can be differentiated once more.
 
         Returns:
-            ``[B, *image]``.
+            ``[B, *image]``; NaN where the loss is, even if no unit that sees the image is active.
         """
         (product,) = torch.autograd.grad(
             self.gradient,
             self._images,
-            grad_outputs=vector,
+            grad_outputs=usable(vector),
             create_graph=create_graph,
             retain_graph=True,
         )
-        return product
+        lost = self.loss[: len(product)].detach().isnan().view(-1, *[1] * (product.ndim - 1))
+        return product.masked_fill(lost, torch.nan)
 
+    @differentiating
     def pullback(self, cotangents: Tensor) -> Tensor:
         """Return ``J'w``, the image gradient of ``w'z``, for logit cotangents ``w``, ``[B, K]``."""
         (vector,) = torch.autograd.grad(
-            self._logits, self._images, grad_outputs=cotangents, retain_graph=True
+            self._logits, self._images, grad_outputs=usable(cotangents), retain_graph=True
         )
         return vector
 
@@ -111,6 +151,7 @@ class InputHessian:
         if isinstance(self._model, nn.Module):
             _reject_dropout(self._model)
 
+        @differentiating
         def matvec(vector: Tensor, *, create_graph: bool = False) -> Tensor:
             moved = InputHessian(self._model, self._images + step * vector, self._labels)
             product = (moved.gradient - self.gradient) / step
@@ -120,9 +161,9 @@ class InputHessian:
 
 
 def check_batch(images: Tensor, labels: Tensor) -> None:
-    """Raise ValueError unless images are floating point and labels are int64 ``[B]``."""
-    if not images.is_floating_point():
-        raise ValueError(f"images: expected floating point in [0, 1], got {images.dtype}")
+    """Raise ValueError unless images are float32 or float64 and labels are int64 ``[B]``."""
+    if images.dtype not in DTYPES:
+        raise ValueError(f"images: expected float32 or float64 in [0, 1], got {images.dtype}")
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise ValueError(
             f"labels: expected one class index per image, int64 of shape ({len(images)},), "
@@ -131,12 +172,17 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
 
 
 def check_logits(logits: Tensor, labels: Tensor) -> None:
-    """Raise ValueError unless logits are ``[B, K]``, ``K >= 2``, and labels lie in ``[0, K)``."""
+    """Raise ValueError unless logits are ``[B, K]``, ``K >= 2``, and labels lie in ``[0, K)``.
+
+    Their precision must be at least that of float32.
+    """
     if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] < 2:
         raise ValueError(
             f"model: expected logits of two classes or more, ({len(labels)}, K), got an output of "
             f"shape {tuple(logits.shape)}"
         )
+    if logits.dtype not in DTYPES:
+        raise ValueError(f"model: expected logits in float32 or float64, got {logits.dtype}")
     # reading values from a GPU would wait for it; there, PyTorch's own assertion must do
     classes = logits.shape[1]
     if labels.device.type == "cpu" and ((labels < 0) | (labels >= classes)).any():

@@ -11,22 +11,34 @@ it.  The coefficients of one forward and one backward pass hold all that a Hessi
 A linear layer treats every coefficient alike; an elementwise function follows the chain rule.  The
 second derivatives of the layers never pass through autograd, and no graph is kept.
 
-Supports sequences of the layers registered with :func:`layers`; to add one, register a function
-that returns its :class:`Linear` or :class:`Elementwise` form.
+Supports sequences of the layers in ``KNOWN``; to add one, name there its type and the function that
+returns its :class:`Linear` or :class:`Elementwise` form, or nothing for options that this does not
+cover.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
-from functools import cache, singledispatch
+from functools import cache
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.module import _has_any_global_hook
 
-from input_hessian.hessian import InputHessian, check_batch, check_logits
+from input_hessian.hessian import (
+    DTYPES,
+    InputHessian,
+    autocast_is_on,
+    check_batch,
+    check_logits,
+    differentiating,
+    usable,
+)
 
 
 class UnsupportedLayerError(ValueError):
@@ -40,6 +52,7 @@ class Linear:
     """
 
     parameters: Sequence[Tensor] = ()
+    ndim: int | None = None  # of the input, if others are not known here
 
     def __init__(self, module: nn.Module):
         self.module = module
@@ -89,6 +102,8 @@ class _Weighted(Linear):
 
 class FullyConnected(_Weighted):
     """``W h + b``."""
+
+    ndim = 2
 
     def apply(self, t):
         return t @ self.weight.mT
@@ -142,6 +157,8 @@ class Convolution(_Weighted):
 
     The usual input gradient of a strided convolution is several times slower than this on a CPU.
     """
+
+    ndim = 4
 
     def __init__(self, module: nn.Conv2d):
         super().__init__(module)
@@ -209,6 +226,7 @@ class Elementwise:
     """``s(a)``, given by ``derivatives(a) -> s'(a), s''(a), s'''(a)``; the last two as functions."""
 
     parameters: Sequence[Tensor] = ()
+    ndim: int | None = None
 
     def __init__(self, module: nn.Module, derivatives: Callable):
         self.module, self.derivatives = module, derivatives
@@ -247,63 +265,58 @@ class Elementwise:
         return result
 
 
-@singledispatch
-def layers(module: nn.Module) -> list:
-    """Return the layers of a module, in order.
-
-    Raises:
-        UnsupportedLayerError: for a layer whose Taylor propagation is not known.
-    """
-    raise UnsupportedLayerError(
-        f"no Taylor propagation for {type(module).__name__}: use InputHessian"
-    )
-
-
-@layers.register
-def _(module: nn.Sequential) -> list:
+def _sequence(module: nn.Sequential) -> list:
     return [layer for child in module for layer in layers(child)]
 
 
-@layers.register
-def _(module: nn.Linear) -> list:
-    return [FullyConnected(module)]
+def _fully_connected(module: nn.Linear) -> list | None:
+    return [FullyConnected(module)] if _has_parameters(module, 2) else None
 
 
-@layers.register
-def _(module: nn.Conv2d) -> list:
+def _convolution(module: nn.Conv2d) -> list | None:
     simple = module.dilation == (1, 1) and module.padding_mode == "zeros"
-    if not simple or any(
-        isinstance(pair, str) or pair[0] != pair[1]
-        for pair in (module.stride, module.padding, module.kernel_size)
-    ):
-        raise UnsupportedLayerError(f"no Taylor propagation for {module}: use InputHessian")
-    return [Convolution(module)]
+    if not simple or not _has_parameters(module, 4):
+        return None
+    pairs = module.stride, module.padding, module.weight.shape[2:]
+    square = all(isinstance(pair, tuple) and pair[0] == pair[1] for pair in pairs)
+    return [Convolution(module)] if square else None
 
 
-@layers.register
-def _(module: nn.Flatten) -> list:
-    return [Flatten(module)]
+def _has_parameters(module: nn.Module, ndim: int) -> bool:
+    """Whether weight and bias are parameters of the usual shapes, and there are no others."""
+    parameters = vars(module)["_parameters"]
+    if parameters.keys() != {"weight", "bias"} or parameters["weight"] is None:
+        return False
+    weight, bias = parameters["weight"], parameters["bias"]
+    return weight.ndim == ndim and (bias is None or bias.shape == weight.shape[:1])
 
 
-@layers.register
-def _(module: nn.Softplus) -> list:
+def _flatten(module: nn.Flatten) -> list | None:
+    return [Flatten(module)] if (module.start_dim, module.end_dim) == (1, -1) else None
+
+
+def _softplus(module: nn.Softplus) -> list | None:
+    beta = module.beta
+    # Above the threshold PyTorch takes the identity; at 20, sigmoid differs from 1 by 2e-9.
+    if not isinstance(beta, int | float) or not module.threshold >= 20:
+        return None
+
     def derivatives(a):
-        first = torch.sigmoid(module.beta * a)
+        first = torch.sigmoid(beta * a)
 
         @cache
         def second():
-            return torch.addcmul(first, first, first, value=-1).mul_(module.beta)
+            return torch.addcmul(first, first, first, value=-1).mul_(beta)
 
         def third():
-            return torch.addcmul(second(), first, second(), value=-2).mul_(module.beta)
+            return torch.addcmul(second(), first, second(), value=-2).mul_(beta)
 
         return first, second, third
 
     return [Elementwise(module, derivatives)]
 
 
-@layers.register
-def _(module: nn.Tanh) -> list:
+def _tanh(module: nn.Tanh) -> list:
     def derivatives(a):
         tanh = torch.tanh(a)
         first = 1 - tanh.square()
@@ -313,13 +326,74 @@ def _(module: nn.Tanh) -> list:
     return [Elementwise(module, derivatives)]
 
 
-@layers.register
-def _(module: nn.ReLU) -> list:
+def _relu(module: nn.ReLU) -> list | None:
     def derivatives(a):
         zero = torch.zeros_like(a)
         return (a > 0).to(a.dtype), lambda: zero, lambda: zero.clone()
 
-    return [Elementwise(module, derivatives)]
+    return None if module.inplace else [Elementwise(module, derivatives)]
+
+
+KNOWN: dict[type[nn.Module], Callable] = {
+    nn.Sequential: _sequence,
+    nn.Linear: _fully_connected,
+    nn.Conv2d: _convolution,
+    nn.Flatten: _flatten,
+    nn.Softplus: _softplus,
+    nn.Tanh: _tanh,
+    nn.ReLU: _relu,
+}
+# An instance's attribute of such a name changes what the module does (its forward, say).
+_RESERVED = {kind: frozenset(dir(kind)) | {"weight", "bias"} for kind in KNOWN}
+
+
+def layers(module: nn.Module) -> list:
+    """Return the layers of a module, in order: what every fast path asks before it is taken.
+
+    Raises:
+        UnsupportedLayerError: for a layer whose Taylor propagation is not known.
+    """
+    name = type(module).__name__
+    if type(module) not in KNOWN:
+        raise UnsupportedLayerError(f"no Taylor propagation for {name}: use InputHessian")
+    if not is_as_built(module):
+        raise UnsupportedLayerError(
+            f"no Taylor propagation for a {name} changed by hooks, attributes, special parameters "
+            "or autocast: use InputHessian"
+        )
+    found = KNOWN[type(module)](module)
+    if found is None:
+        raise UnsupportedLayerError(f"no Taylor propagation for {module}: use InputHessian")
+    return found
+
+
+def is_as_built(module: nn.Module) -> bool:
+    """Whether nothing but the options of a known type says what this module, of that type, does.
+
+    PyTorch lets hooks and attributes of the instance change that.  Parametrizations and subclasses
+    are other types.
+    """
+    state = vars(module)
+    return (
+        _RESERVED[type(module)].isdisjoint(state)
+        and not state["_forward_hooks"]
+        and not state["_forward_pre_hooks"]
+        and not state["_backward_hooks"]
+        and not state["_backward_pre_hooks"]
+        and not _has_any_global_hook()
+        and not autocast_is_on()
+        and all(_is_plain(p) for p in state["_parameters"].values() if p is not None)
+    )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.dtype in DTYPES
+        and (tensor.is_cpu or tensor.is_cuda)
+        and tensor.layout is torch.strided
+        and not tensor.is_inference()
+    )
 
 
 class LayerwiseHessian:
@@ -342,9 +416,11 @@ class LayerwiseHessian:
     Raises:
         UnsupportedLayerError: for a layer whose Taylor propagation is not known.
         ValueError: for bad images, labels or logits, as
-            :class:`input_hessian.hessian.InputHessian`.
+            :class:`input_hessian.hessian.InputHessian`; where autograd, asked once for every
+            network, finds other logits or another gradient.
     """
 
+    @differentiating
     def __init__(
         self,
         model: nn.Sequential,
@@ -355,14 +431,17 @@ class LayerwiseHessian:
         row_space: bool = False,
     ):
         self._passes = passes = _Passes(model, images, labels, sampled, row_space)
+        _check_once(model, passes, usable(images), labels)
         self.logits = passes.logits
         self.loss, self.gradient = passes.differentiable(None, passes.loss, passes.gradient)
 
+    @differentiating
     def pullback(self, cotangents: Tensor) -> Tensor:
         """Return ``J'w``, the image gradient of ``w'z``, for logit cotangents ``w``, ``[B, K]``."""
         with torch.no_grad():
             return self._passes.pull(cotangents)[0]
 
+    @differentiating
     def matvec(self, vector: Tensor, *, create_graph: bool = False) -> Tensor:
         """Return ``H v`` for every image, forward over reverse."""
         product, state = self._passes.product(vector)
@@ -383,13 +462,14 @@ def derivatives(
 ) -> LayerwiseHessian | InputHessian:
     """Return loss ``ell``, input gradient ``g`` and products ``v -> H v`` of every image of a batch.
 
-    By the fast passes of :class:`LayerwiseHessian` where every layer is known to them, else by the
+    By the fast passes of :class:`LayerwiseHessian` where every layer is of a known type, not a
+    subclass, and no hook, parametrization or attribute changes what it does; else by the
     double backpropagation of :class:`input_hessian.hessian.InputHessian`.  Both have ``logits``,
     ``loss``, ``gradient``, ``matvec`` and ``pullback``, and agree up to rounding.
 
     Args:
         model: maps images ``[B, *image]`` to logits ``[B, K]``, image by image.
-        images: ``[B, *image]`` in pixel units, floating point.
+        images: ``[B, *image]`` in pixel units, float32 or float64.
         labels: ``[B]`` class indices, int64.
         sampled: number of images, the first ones, to whose derivatives all of this is restricted;
             ``loss`` and ``logits`` stay those of the whole batch.  ``None`` means every image.
@@ -406,6 +486,40 @@ def derivatives(
         return InputHessian(model, images, labels, sampled=sampled)
 
 
+_CHECKED: WeakKeyDictionary[nn.Module, set] = WeakKeyDictionary()
+
+
+def _check_once(model: nn.Module, passes: _Passes, images: Tensor, labels: Tensor) -> None:
+    """Raise ValueError if autograd finds other logits or another ``J'w`` at the first two images.
+
+    Once for every network, sequence of layers and shape of the images.  ``w`` is the unit vector of
+    the label: unlike the loss's gradient, ``J'w`` keeps its digits where the softmax saturates.
+    """
+    kinds = [type(module) for module in (model, *(layer.module for layer in passes.layers))]
+    key = (images.shape[1:], *((kind.__call__, kind.forward) for kind in kinds))
+    checked = _CHECKED.setdefault(model, set())
+    if key in checked or not len(images):
+        return
+    images, labels = images[:2].clone().requires_grad_(), labels[:2]
+    logits, fast = model(images), _Passes(model, images, labels, None, False)
+    w = F.one_hot(labels, fast.logits.shape[1]).to(images.dtype)
+    # of a sum: with grad_outputs, PyTorch would first import sympy, for a second
+    (gradient,) = torch.autograd.grad((logits * w).sum(), images)
+    for name, right, found in (
+        ("logits", logits.detach(), fast.logits),
+        ("image gradients", gradient, fast.pull(w)[0]),
+    ):
+        error, size = (found - right).abs().max().item(), right.abs().max().item()
+        if error > torch.finfo(images.dtype).eps ** 0.5 * (1 + 100 * size):
+            raise ValueError(
+                f"model: the {name} of its layers differ from autograd's by {error:.2g} of "
+                f"{size:.2g}, so something changes them that is not known here: use InputHessian"
+            )
+        if not math.isfinite(error):
+            return
+    checked.add(key)
+
+
 class _Passes:
     """The forward and backward passes through one network, for one batch.
 
@@ -419,6 +533,12 @@ class _Passes:
         self.layers = layers(model)
         check_batch(images, labels)
         self.sampled = len(images) if sampled is None else sampled
+        images = usable(images)
+        if not self.layers or not _is_plain(images):
+            raise UnsupportedLayerError(
+                f"no Taylor propagation for {len(self.layers)} layers and images of type "
+                f"{type(images).__name__} on {images.device}: use InputHessian"
+            )
         if row_space:
             images = self.to_row_space(images)
         self.parameters = [p for layer in self.layers for p in layer.parameters]
@@ -426,8 +546,15 @@ class _Passes:
         self.lowest = next(
             (i for i, layer in enumerate(self.layers) if layer.parameters), len(self.layers)
         )
+        self.tensors = [images, *self.parameters]
+        self.versions = [tensor._version for tensor in self.tensors]
         h = images
         for layer in self.layers:
+            if layer.ndim not in (None, h.ndim):
+                raise UnsupportedLayerError(
+                    f"no Taylor propagation for {layer.module} on a batch of shape "
+                    f"{tuple(h.shape)}: use InputHessian"
+                )
             h = layer.value(h, self.sampled)
         check_logits(h, labels)
         self.logits = h
@@ -439,7 +566,9 @@ class _Passes:
 
     def to_row_space(self, images):
         flat = [layer for layer in self.layers if not isinstance(layer, Flatten)]
-        first, pixels = flat[0], images[0].numel()
+        first, pixels = (flat or self.layers)[0], images.shape[1:].numel()
+        if images.ndim > 2 and not isinstance(self.layers[0], Flatten):
+            return images  # rows, not images
         if not isinstance(first, FullyConnected) or first.weight.shape[1] != pixels:
             return images
         # Multiplications of a training step with one product, in the first layer: 6 B n r now,
@@ -487,9 +616,18 @@ class _Passes:
     @torch.no_grad()
     def product(self, v):
         """Return ``H v``, and what its derivative needs."""
+        self.check_versions()
         z_v, t_v = self.push(v)
         product, c_v = self.pull_u(self.softmax_hessian(z_v), t_v)
         return product, (z_v, t_v, c_v)
+
+    def check_versions(self):
+        """Refuse, as autograd does, tensors changed in place between two passes."""
+        if self.versions != [tensor._version for tensor in self.tensors]:
+            raise RuntimeError(
+                "images or parameters were changed in place after LayerwiseHessian had evaluated "
+                "the model: build a new one for the new values"
+            )
 
     def differentiable(self, state, *values):
         def gradients(*cotangents):
@@ -502,6 +640,7 @@ class _Passes:
 
         All three are mixed derivatives of the loss along ``x + a u + b v + a b w``.
         """
+        self.check_versions()
         p, nothing = self.probabilities, [None] * len(self.layers)
         t_u = t_v = c_u = c_v = nothing
         c_uv = torch.zeros_like(self.slope) if weights is None else self.slope * weights[:, None]

@@ -145,7 +145,10 @@ PIXELS, TWO = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
 @pytest.mark.parametrize(
     ("outputs", "images", "labels", "message"),
     [
-        (3, PIXELS.long(), TWO, "images: expected floating point in .*, got torch.int64"),
+        (3, PIXELS.long(), TWO, "images: expected float32 or float64 in .*, got torch.int64"),
+        (3, PIXELS.half(), TWO, "images: expected float32 or float64 .* got torch.float16"),
+        (3, PIXELS.bfloat16(), TWO, "images: expected float32 or float64 .* got torch.bfloat16"),
+        (3, PIXELS.to(torch.complex64), TWO, "images: expected .*, got torch.complex64"),
         (3, PIXELS, TWO.float(), r"labels: .* int64 of shape \(2,\), got torch.float32 of"),
         (3, PIXELS, TWO.int(), "labels: .*, got torch.int32"),
         (3, PIXELS, torch.tensor([0, 1, 2]), r"labels: .* got torch.int64 of shape \(3,\)"),

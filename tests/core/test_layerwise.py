@@ -185,7 +185,6 @@ def test_row_space_where_it_does_not_pay_or_does_not_exist():
         network("mlp", nn.Tanh, (1, 4, 4)).append(nn.Flatten()),  # 16 pixels, 6 outputs: it does
         network("cnn", nn.Tanh, (1, 4, 4)),
         nn.Sequential(nn.Flatten(), nn.Linear(16, 9), nn.Tanh(), nn.Linear(9, 4)).double(),
-        nn.Sequential(nn.Linear(4, 1), nn.Flatten()).double(),  # works on the rows of the image
     ):
         gradient = LayerwiseHessian(model, images, labels, row_space=True).gradient
         expected = (5, 6) if len(model) == 7 else images.shape

@@ -1,0 +1,141 @@
+"""Under no_grad, inference_mode or autocast, in half precision, and where numbers are lost."""
+
+import pytest
+import torch
+from helpers.networks import batch_of, network
+from helpers.oracles import SymmetricMaps
+from torch import nn
+
+from input_hessian import (
+    InputHessian,
+    LayerwiseHessian,
+    certified_radius,
+    derivatives,
+    largest_eigenvalue,
+    operator_norm,
+    predicted_radius,
+)
+from input_hessian.vectors import normalize
+
+KINDS = [InputHessian, LayerwiseHessian]
+
+
+def everything(kind, model, images, labels):
+    """What the library says of a batch, all of it found here."""
+    hessian = kind(model, images, labels)
+    start = images.cos()
+    found = [hessian.loss, hessian.gradient, hessian.logits, hessian.pullback(hessian.logits.sin())]
+    found += [hessian.matvec(start), hessian.matvec(start, create_graph=True)]
+    for method in ("power", "lanczos"):
+        for start_name in ("softmax", "gradient"):
+            norm = operator_norm(
+                hessian, method=method, start=start_name, hvps=3, create_graph=True
+            ).norm
+            found.append(norm)
+    if kind is InputHessian:
+        found.append(hessian.difference(0.1)(normalize(start), create_graph=True))
+        found.append(operator_norm(hessian, hvps=2, difference_step=0.1).norm)
+    top = largest_eigenvalue(hessian.matvec, start, hvps=5, tolerance=1e-3).value
+    radius = predicted_radius(hessian.loss.detach(), hessian.gradient.flatten(1).norm(dim=1), top)
+    return [*found, top, radius, certified_radius(model, images, labels)]
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_under_no_grad_and_in_inference_mode(kind, context):
+    model, (images, labels) = network(), batch_of(4)
+    expected = everything(kind, model, images, labels)
+    with context():
+        found = everything(kind, model, images.clone(), labels.clone())  # inference tensors, maybe
+    for right, value in zip(expected, found, strict=True):
+        assert torch.equal(value, right)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_norm_found_under_no_grad_is_differentiable(kind, context):
+    model, (images, labels) = network(), batch_of(4)
+    gradients = []
+    for inside in (torch.enable_grad, context):
+        with inside():
+            hessian = kind(model, images, labels)
+            norm = operator_norm(hessian, create_graph=True).norm
+        total = norm.sum() + hessian.loss.sum()
+        gradients.append(torch.autograd.grad(total, list(model.parameters())))
+    for right, value in zip(*gradients, strict=True):
+        assert torch.equal(value, right)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("use", ["evaluate", "product", "pullback", "norm", "eigenvalue"])
+def test_autocast_is_refused(kind, use):
+    model, (images, labels) = network(dtype=torch.float32), batch_of(4, dtype=torch.float32)
+    hessian = kind(model, images, labels)
+    uses = {
+        "evaluate": lambda: kind(model, images, labels),
+        "product": lambda: hessian.matvec(images),
+        "pullback": lambda: hessian.pullback(hessian.logits),
+        "norm": lambda: operator_norm(hessian),
+        "eigenvalue": lambda: largest_eigenvalue(hessian.matvec, images, hvps=2),
+    }
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ValueError, match=r"autocast: expected none, .* leave the autocast context"),
+    ):
+        uses[use]()
+
+
+class Halved(nn.Module):
+    def forward(self, features):
+        return features.bfloat16()
+
+
+def test_logits_of_half_precision_are_refused():
+    model = network().append(Halved())
+    with pytest.raises(ValueError, match=r"model: expected logits in float32 .* torch\.bfloat16"):
+        derivatives(model, *batch_of(4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("start", ["softmax", "gradient"])
+def test_lost_logits_are_never_an_eigenvalue(kind, start):
+    """No unit of the first layer is active: autograd's gradient is zero, whatever the logits."""
+    model, (images, labels) = network(activation="relu"), batch_of(4)
+    with torch.no_grad():
+        model[1].bias.fill_(-100)
+        model[-1].bias[0] = torch.nan
+    hessian = kind(model, images, labels)
+    found = operator_norm(hessian, start=start, hvps=2, tolerance=0.1)
+    assert found.norm.isnan().all()
+    assert not found.converged.any()
+    top = largest_eigenvalue(hessian.matvec, images, hvps=3, tolerance=0.1)
+    assert top.value.isnan().all()
+    assert not top.converged.any()
+
+
+def test_one_lost_image_spoils_no_other():
+    model, (images, labels) = network(activation="relu"), batch_of(4)
+    images[1] = torch.nan
+    for kind in KINDS:
+        hessian = kind(model, images, labels)
+        lost = operator_norm(hessian, hvps=2).norm.isnan()
+        assert lost.tolist() == [False, True, False, False]
+
+
+def test_a_norm_beyond_the_largest_number_has_not_converged():
+    """``H v`` is finite and its length is not; nor is the residual, which must not pass."""
+    a = torch.finfo(torch.float32).max * 0.9
+    maps = SymmetricMaps(torch.tensor([[[0, a, a], [a, 0, 0], [a, 0, 0]]]))
+    for method in ("power", "lanczos"):
+        found = operator_norm(
+            Maps(maps), method=method, start=torch.eye(3)[:1], hvps=1, tolerance=0.1
+        )
+        assert found.norm.isinf().all()
+        assert not found.converged.any()
+
+
+class Maps:
+    """What operator_norm asks of derivatives, given a start."""
+
+    def __init__(self, maps):
+        self.matvec, self.gradient = maps, torch.zeros(1, 3)
