@@ -35,6 +35,24 @@ def run(main: Callable[..., None]) -> None:
 
     A :class:`UserError` ends it with its message and status 1, without a traceback.
     """
+    try:
+        call(main, sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def call(main: Callable[..., None], words: list[str], settings: dict | None = None) -> None:
+    """Call a script's function with these words of a command line.
+
+    Args:
+        main: the function.
+        words: ``["--model", "FILE", ...]``.
+        settings: its :data:`Settings`, if any; by default they are read from standard input.
+    """
     app = cyclopts.App(
         help=inspect.getmodule(main).__doc__,
         version_flags=(),
@@ -42,13 +60,6 @@ def run(main: Callable[..., None]) -> None:
         default_parameter=cyclopts.Parameter(consume_multiple=True, negative=()),
     )
     app.default(main)
-    call, arguments, unparsed = app.parse_args(sys.argv[1:])
-    try:
-        settings = {name: yaml.safe_load(sys.stdin) for name in unparsed}
-        call(*arguments.args, **arguments.kwargs, **settings)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
-        raise SystemExit(130) from None
+    function, arguments, unparsed = app.parse_args(words)
+    given = {name: yaml.safe_load(sys.stdin) if settings is None else settings for name in unparsed}
+    function(*arguments.args, **arguments.kwargs, **given)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from input_hessian.experiment.errors import UserError
@@ -26,3 +29,42 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def keep(folder: Path, fingerprint: str, paths: Sequence[Path], make: Callable[[], None]) -> None:
+    """Have ``make()`` write the files ``paths``, unless the folder keeps those of this fingerprint.
+
+    Snakemake deletes the outputs of a job before it repeats it; a second name for each file, where
+    the file system has hard links and else a copy, survives that.
+
+    Args:
+        folder: where the files are kept.
+        fingerprint: of all that they depend on.
+        paths: files with different names.
+        make: writes all of them.
+    """
+    copies = [folder / path.name for path in paths]
+    written_by = folder / "fingerprint"
+    if written_by.exists() and written_by.read_text() == fingerprint:
+        with contextlib.suppress(FileNotFoundError):
+            for path, copy in zip(paths, copies, strict=True):
+                _link(copy, path)
+            print(f"{folder}: nothing has changed", flush=True)
+            return
+    make()
+    written_by.unlink(missing_ok=True)
+    for path, copy in zip(paths, copies, strict=True):
+        _link(path, copy)
+    write_atomically(written_by, fingerprint)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where that cannot be."""
+    if not source.is_file():
+        raise FileNotFoundError(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
