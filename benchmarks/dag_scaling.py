@@ -41,7 +41,7 @@ COLUMNS += ["snakemake", "python"]
 
 def configuration(lams: int, seeds: int) -> dict:
     """Return what differs from the demo: so many lam of the Hessian penalty, and so many seeds."""
-    others = ("gradient", "taylor", "cure", "jacobian", "adversarial-linf", "adversarial-l2")
+    others = ("gradient", "adversarial-l2")
     return {
         "name": "scaling",
         "seeds": list(range(seeds)),

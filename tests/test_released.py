@@ -91,7 +91,7 @@ def released(tmp_path, monkeypatch):
         status = "diverged" if lam == 1 and seed == 1 else "finished"
         rows.append(cell | {"status": status, "train_seconds": 2.0})
     benchmark(Path("results/small/mnist/none/lam~7/seed~0/train.benchmark.tsv"), 1e6)  # stale
-    benchmark(Path("results/small/control/mnist/attack.benchmark.tsv"), 3)
+    benchmark(Path("results/small/control/mnist/evaluate.benchmark.tsv"), 3)
     tables, figures = Path("reports/small/tables"), Path("reports/small/figures")
     tables.mkdir(parents=True)
     figures.mkdir()
@@ -132,10 +132,10 @@ def test_provenance_says_what_was(released):
     assert record["cells"] == {"finished": 7, "diverged": 1}
     # 0, 10, ... 70; and not the cell that the grid does not hold
     assert record["wall_seconds"]["train"] == {"n": 8, "jobs": 8, "sum": 280, "median": 35}
-    assert record["wall_seconds"]["attack"] == {"n": 0, "jobs": 8}
+    assert record["wall_seconds"]["evaluate"] == {"n": 0, "jobs": 8}
     # of two controls, one was measured; nothing else was computed
-    assert record["wall_seconds"]["attack_control"] == {"n": 1, "jobs": 2, "sum": 3, "median": 3}
-    assert record["wall_seconds"].keys() == {"train", "attack", "attack_control"}
+    assert record["wall_seconds"]["evaluate_control"] == {"n": 1, "jobs": 2, "sum": 3, "median": 3}
+    assert record["wall_seconds"].keys() == {"train", "evaluate", "evaluate_control"}
     assert record["training_seconds"] == {"n": 8, "sum": 16, "median": 2}
     assert record["data"]["digits"]["sha256"] == hashlib.sha256(b"digits").hexdigest()
     assert record["data"]["digits"]["official_md5"] == {}

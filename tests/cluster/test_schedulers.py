@@ -15,13 +15,13 @@ import pytest
 import yaml
 from helpers import slurm
 from helpers.pbs import KILLED, Pbs
-from helpers.repository import ENVIRONMENT, Repository, copy_tree
+from helpers.repository import ENVIRONMENT, EVERYTHING, Repository, copy_tree
 from helpers.slurm import wait_for
 
 pytestmark = pytest.mark.cluster
 
 NAME, EPOCHS = "small", 25
-CONFIG = ("--configfile", "config/demo.yaml", "config/small.yaml")
+CONFIG = ("--configfile", EVERYTHING, "config/small.yaml")
 RESULTS, CELLS = f"results/{NAME}/digits", ("none/lam~0/seed~0", "hessian/lam~1/seed~0")
 CELL = CELLS[1]
 SUMMARY = f"reports/{NAME}/tables/summary.csv"
@@ -46,7 +46,7 @@ main()
 """
 
 
-# The demo, reduced to two cells of seconds.
+# The tests' configuration, reduced to two cells of seconds.
 SMALL = {
     "name": NAME,
     "seeds": [0],
@@ -275,7 +275,7 @@ def test_bundled_cells_on_one_gpu_and_a_scratch_folder(cluster, local, fresh):
         *EVALUATIONS,
         *SLURM,
         *("--group-components", "cell=2"),
-        *("--set-resources", "train:gpu=1", "attack:gpu=1"),
+        *("--set-resources", "train:gpu=1", "evaluate:gpu=1"),
         *("--default-resources", "in_turn=1", "slurm_partition=gpu"),
         f"tmpdir={scratch}/$SLURM_JOB_ID",
         "--slurm-keep-successful-logs",
@@ -329,7 +329,7 @@ def test_a_restarted_controller_and_a_dead_node(cluster, local, fresh):
 def test_a_job_over_its_memory_and_then_over_its_time(cluster, local, fresh):
     before = set(cluster.jobs())
     memory = f"train:mem_mb={TOO_LITTLE}*attempt**3"
-    with fresh.running(EVALUATION, *SLURM, "--set-resources", memory, "attack:mem_mb=1"):
+    with fresh.running(EVALUATION, *SLURM, "--set-resources", memory, "evaluate:mem_mb=1"):
         fresh.wait_for(lambda: len(cell_jobs(cluster, before)) == 2, "the second attempt")
         fresh.hold_training(3)
         assert cell_jobs(cluster, before)[1]["limit"] == "12:00:00"
@@ -383,7 +383,7 @@ def test_pbs_is_asked_for_what_a_cell_needs_and_for_more_after_a_failure(
         ["select=1:ncpus=1:mem=3000mb", f"walltime={6 * 3600}"],
         ["select=1:ncpus=1:mem=6000mb", f"walltime={12 * 3600}"],
     ]
-    assert {job["N"] for job in jobs} == {"cell_attack_train"}
+    assert {job["N"] for job in jobs} == {"cell_evaluate_train"}
     logs = checkout.path / ".snakemake/pbs_logs"
     assert sorted(path.name for path in logs.iterdir()) == ["1.OU", "2.OU", "3.OU"]
     executed = re.findall(r"^Execute .*", (logs / "3.OU").read_text(), re.MULTILINE)

@@ -1,10 +1,13 @@
+import copy
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from input_hessian import Estimator, HessianPenalty, NoPenalty
-from input_hessian.experiment import models
+from input_hessian.experiment import models, training
 from input_hessian.experiment.devices import resolve_device
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.inference import evaluate, predict
@@ -199,3 +202,41 @@ def test_unusable_devices_are_explained():
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="cuda was asked for"):
             resolve_device("cuda")
+
+
+@pytest.mark.parametrize("steps", [7, 40])
+def test_adam_under_one_cycle_is_that_of_pytorch_to_the_last_bit(steps):
+    torch.manual_seed(0)
+    images, labels = torch.rand(16, 5), torch.randint(3, (16,))
+    first = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Softplus(), torch.nn.Linear(8, 3))
+    first.register_parameter("unused", torch.nn.Parameter(torch.ones(2)))
+    second = copy.deepcopy(first)
+    ours = training.OneCycleAdam(first.parameters(), 0.01, steps)
+    theirs = torch.optim.Adam(second.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(theirs, 0.01, total_steps=steps)
+    for step in range(steps):
+        for model, optimizer in ((first, ours), (second, theirs)):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+        schedule.step() if step < steps - 1 else None
+        for mine, other in zip(first.parameters(), second.parameters(), strict=True):
+            assert torch.equal(mine, other), step
+        if step == steps // 2:  # as from a checkpoint
+            saved = copy.deepcopy(ours.state_dict())
+            ours = training.OneCycleAdam(first.parameters(), 0.01, steps)
+            ours.load_state_dict(saved)
+
+
+def test_training_imports_no_compiler():
+    code = (
+        "import sys, torch\n"
+        "from input_hessian.experiment.training import OneCycleAdam\n"
+        "weight = torch.nn.Parameter(torch.ones(2))\n"
+        "optimizer = OneCycleAdam([weight], 0.1, 10)\n"
+        "weight.sum().backward()\n"
+        "optimizer.step()\n"
+        "assert weight[0] < 1\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

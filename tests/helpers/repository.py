@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[2]
+EVERYTHING = "tests/workflow/everything.yaml"  # every penalty, attack and section, on small data
 COLLECTIVE = ("all", "default", "figures", "tables", "total")  # compute nothing themselves
 
 
@@ -45,9 +46,9 @@ class Repository:
         return [sys.executable, "-m", "snakemake", *arguments]
 
     def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake with the demo's configuration; the text of both streams is in stdout."""
+        """Run Snakemake with the configuration of these tests; the text of both streams is in stdout."""
         if "--configfile" not in arguments:
-            arguments = (*arguments, "--configfile", "config/demo.yaml")
+            arguments = (*arguments, "--configfile", EVERYTHING)
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.path,

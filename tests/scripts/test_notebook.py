@@ -79,7 +79,8 @@ def test_page_holds_the_output_for_the_given_name(page, tmp_path):
     assert "by hand" not in text
     assert not re.search(r"(src|href|from|import)\s*=?\s*['\"]https?://", text)  # self-contained
     assert len(text) < 500_000
-    assert [path.name for path in page.output.parent.iterdir()] == ["notebook.html"]
+    names = sorted(path.name for path in page.output.parent.iterdir())
+    assert names == [".notebook.html.sha256", "notebook.html"]
 
 
 def test_failing_cell_is_named_and_leaves_no_page(page, capfd):

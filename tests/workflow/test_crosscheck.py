@@ -22,7 +22,9 @@ EPSILON = {"linf": 0.1, "l2": 0.5}
 @pytest.fixture(scope="module")
 def network(demo):
     folder = Path(demo.path)
-    model, _ = load_model(folder / "results/demo/digits/hessian/lam~1/seed~0/model.safetensors")
+    model, _ = load_model(
+        folder / "results/everything/digits/hessian/lam~1/seed~0/model.safetensors"
+    )
     test = load(folder / "data/digits.safetensors", "test")
     return model, test.images, test.labels
 

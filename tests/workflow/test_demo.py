@@ -1,4 +1,4 @@
-"""The demo, run whole, and what a change of one file makes Snakemake do."""
+"""The pipeline, run whole, and what a change of one file makes Snakemake do."""
 
 import contextlib
 import json
@@ -12,11 +12,11 @@ import time
 import pandas as pd
 import pytest
 import yaml
-from helpers.repository import ENVIRONMENT
+from helpers.repository import ENVIRONMENT, EVERYTHING
 
 pytestmark = pytest.mark.slow
 
-CELL = "results/demo/digits/hessian/lam~1/seed~0"
+CELL = "results/everything/digits/hessian/lam~1/seed~0"
 FIGURES = ["cost", "examples_digits_l2", "examples_digits_linf", "learning_curves_digits"]
 FIGURES += ["masking", "pareto", "recovery_digits", "robustness_digits", "tradeoff"]
 FIGURES += ["curvature_digits", "radius_digits", "certificate_digits"]
@@ -37,20 +37,20 @@ def edited(path, change):
 
 
 def read(demo, table):
-    return pd.read_csv(demo.path / f"reports/demo/tables/{table}.csv", keep_default_na=False)
+    return pd.read_csv(demo.path / f"reports/everything/tables/{table}.csv", keep_default_na=False)
 
 
 def test_every_figure_and_table_is_there(demo):
-    figures = demo.path / "reports/demo/figures"
+    figures = demo.path / "reports/everything/figures"
     assert sorted(p.name for p in figures.iterdir()) == sorted(
         f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png")
     )
     assert all(p.stat().st_size > 5000 for p in figures.iterdir())
-    assert "Figures:  reports/demo/figures" in demo.output
+    assert "Figures:  reports/everything/figures" in demo.output
 
 
 def test_notebook_ran_to_its_end(demo):
-    page = (demo.path / "reports/demo/notebook.html").read_text()
+    page = (demo.path / "reports/everything/notebook.html").read_text()
     assert "18 of 18 cells finished" in page
     assert page.count('class="jp-RenderedImage ') == 5
     assert "Where to go on" in page
@@ -60,7 +60,7 @@ def test_notebook_ran_to_its_end(demo):
 
 
 def test_tables_hold_every_cell_attack_and_radius(demo):
-    config = yaml.safe_load((demo.path / "config/demo.yaml").read_text())
+    config = yaml.safe_load((demo.path / EVERYTHING).read_text())
     cells, table = read(demo, "cells"), read(demo, "robustness")
     assert len(cells) == CELLS
     assert set(cells["status"]) == {"finished"}
@@ -94,7 +94,7 @@ def test_worst_case_is_no_better_than_any_attack(demo):
 
 
 def test_one_weight_per_regularizer_is_selected_and_fully_attacked(demo):
-    selection = pd.read_csv(demo.path / "results/demo/selection.csv", keep_default_na=False)
+    selection = pd.read_csv(demo.path / "results/everything/selection.csv", keep_default_na=False)
     chosen = selection[selection["selected"]]
     assert sorted(chosen["regularizer"]) == sorted(selection["regularizer"].unique())
     weights = selection[selection["regularizer"] == "hessian"]
@@ -102,7 +102,7 @@ def test_one_weight_per_regularizer_is_selected_and_fully_attacked(demo):
     table = read(demo, "robustness")
     attacked = table[table["attack"] == "square"].groupby(["regularizer", "lam"])["seed"].nunique()
     assert attacked.to_dict() == {(row.regularizer, row.lam): 2 for row in chosen.itertuples()}
-    text = (demo.path / "reports/demo/tables/autoattack.md").read_text()
+    text = (demo.path / "reports/everything/tables/autoattack.md").read_text()
     assert "+ FAB-T, Square" in text
     assert text.count("| hessian ") == 2  # one radius per norm
 
@@ -140,7 +140,9 @@ def test_curvature_is_measured_at_every_attacked_image(demo):
 
 def test_no_attack_succeeds_within_a_certified_radius(demo):
     for cell in ("none/lam~0", "hessian/lam~1"):
-        path = demo.path / f"results/demo/certificate/digits/{cell}/seed~0/certificate.parquet"
+        path = (
+            demo.path / f"results/everything/certificate/digits/{cell}/seed~0/certificate.parquet"
+        )
         images = pd.read_parquet(path)
         assert len(images) == IMAGES
         assert (images["certified_radius"] <= images["distance"] + 1e-4).all()
@@ -157,7 +159,7 @@ def test_records_say_where_they_come_from(demo):
     assert {"torch", "commit", "processor", "threads"} <= set(record)
     images = pd.read_parquet(demo.path / CELL / "images.parquet")
     assert images.groupby(["attack", "norm", "epsilon"])["index"].nunique().eq(IMAGES).all()
-    summary = (demo.path / "reports/demo/tables/summary.md").read_text()
+    summary = (demo.path / "reports/everything/tables/summary.md").read_text()
     assert "| hessian " in summary
     assert "2 seeds" in summary
 
@@ -177,25 +179,16 @@ def test_touching_files_does_nothing(demo):
 
 def test_editing_a_figure_redraws_it_and_nothing_else(demo):
     with edited(demo.path / "workflow/scripts/plot_cost.py", lambda s: s + "\n# edited\n"):
-        assert demo.planned() == {"plot_cost": 1}
+        assert demo.planned() == {"draw_cost": 1}
     with edited(
         demo.path / "src/input_hessian/experiment/style.mplstyle", lambda s: s + "\n# edited\n"
     ):
         assert demo.planned() == {
-            "plot_autoattack": 1,
-            "plot_certificate": 1,
-            "plot_cost": 1,
-            "plot_curvature": 1,
-            "plot_examples": 2,
-            "plot_headline": 1,
-            "plot_learning_curves": 1,
-            "plot_loss_surface": 1,
-            "plot_masking": 1,
-            "plot_pareto": 1,
-            "plot_radius": 1,
-            "plot_recovery": 1,
-            "plot_robustness": 1,
-            "plot_tradeoff": 1,
+            "draw_accuracies": 1,
+            "draw_certificate": 1,
+            "draw_cost": 1,
+            "draw_networks": 1,
+            "draw_recovery": 1,
             "run_notebook": 1,  # draws in the same style
         }
 
@@ -205,14 +198,14 @@ def test_editing_the_core_retrains_every_cell(demo):
         demo.path / "src/input_hessian/penalties/__init__.py", lambda s: s + "\n# edited\n"
     ):
         planned = demo.planned()
-    assert (planned["train"], planned["attack"]) == (CELLS, CELLS)
+    assert (planned["train"], planned["evaluate"]) == (CELLS, CELLS)
     assert "prepare_dataset" not in planned
 
 
 def test_editing_a_penalty_retrains_its_own_cells(demo):
     with edited(demo.path / "src/input_hessian/penalties/cure.py", lambda s: s + "\n# edited\n"):
         planned = demo.planned()
-    assert (planned["train"], planned["attack"], planned["validate"]) == (2, 2, 2)
+    assert (planned["train"], planned["evaluate"]) == (2, 2)
 
 
 def test_editing_an_estimator_retrains_what_uses_it(demo):
@@ -235,24 +228,47 @@ def test_editing_an_attack_trains_nothing(demo):
         demo.path / "src/input_hessian/experiment/attacks.py", lambda s: s + "\n# edited\n"
     ):
         planned = demo.planned()
-    assert (planned["attack"], planned["attack_selected"]) == (CELLS, SELECTED)
+    assert (planned["evaluate"], planned["attack_selected"]) == (CELLS, SELECTED)
     assert "train" not in planned
+
+
+def test_a_changed_section_trains_nothing_and_repeats_no_attack(demo):
+    """The job of a cell computes its changed part and takes over the others, byte for byte."""
+    target = demo.path / CELL / "masking.json"
+    attacked, before = target.with_name("images.parquet"), target.read_bytes()
+    expected, found = attacked.read_bytes(), attacked.stat().st_ino
+    with edited(demo.path / EVERYTHING, lambda s: s + "\nmasking:\n  images: 49\n"):
+        planned = demo.planned()
+        assert planned["evaluate"] == CELLS
+        assert "train" not in planned
+        demo.snakemake("--cores", "1", str(target.relative_to(demo.path)))
+        assert target.read_bytes() != before
+        assert (attacked.read_bytes(), attacked.stat().st_ino) == (expected, found)
+    demo.snakemake("--cores", "1", str(target.relative_to(demo.path)))
+    assert target.read_bytes() == before
+    demo.snakemake("--cores", "all")  # the times of the repeated job are collected
+
+
+def test_the_demo_is_small(demo):
+    """At most 60 jobs, those that only collect included, so that it takes minutes."""
+    text = demo.snakemake("-n", "--configfile", "config/demo.yaml").stdout
+    assert int(re.search(r"^total +(\d+)", text, re.MULTILINE)[1]) <= 60
 
 
 def test_a_new_lam_computes_only_its_own_cells(demo):
     with edited(
-        demo.path / "config/demo.yaml",
+        demo.path / EVERYTHING,
         lambda s: s.replace("[0.1, 1]\n  tay", "[0.1, 0.5, 1]\n  tay"),
     ):
         planned = demo.planned()
-    assert (planned["train"], planned["attack"]) == (2, 2)
+    assert (planned["train"], planned["evaluate"]) == (2, 2)
     assert "measure_recovery" not in planned
 
 
 def test_a_new_radius_attacks_every_cell_and_trains_none(demo):
-    with edited(demo.path / "config/demo.yaml", lambda s: s.replace("0.5, 1]", "0.5, 1, 2]")):
+    with edited(demo.path / EVERYTHING, lambda s: s.replace("0.5, 1]", "0.5, 1, 2]")):
         planned = demo.planned()
-    assert planned["attack"] == CELLS
+    assert planned["evaluate"] == CELLS
     assert not {"train", "measure_cost", "measure_recovery"} & set(planned)
 
 
@@ -261,10 +277,10 @@ def test_another_mirror_or_order_of_keys_changes_nothing(demo):
         assert demo.planned() == {}
     swapped = "  batch_size: 64\n  epochs: 20\n"
     with edited(
-        demo.path / "config/demo.yaml",
+        demo.path / EVERYTHING,
         lambda s: s.replace("  epochs: 20\n  batch_size: 64\n", swapped),
     ):
-        assert swapped in (demo.path / "config/demo.yaml").read_text()
+        assert swapped in (demo.path / EVERYTHING).read_text()
         assert demo.planned() == {}
 
 
@@ -274,12 +290,12 @@ def test_cell_is_repeated_bit_by_bit_after_kill_minus_nine(demo):
     expected, checkpoint = model.read_bytes(), model.with_name("checkpoint.pt")
     assert not checkpoint.exists()
     model.unlink()
-    log = demo.path / "logs/demo/train/digits/hessian/lam~1/seed~0.log"
+    log = demo.path / "logs/everything/train/digits/hessian/lam~1/seed~0.log"
     log.unlink()
     run = subprocess.Popen(
         demo.command(
             *("--cores", "1", str(model.relative_to(demo.path))),
-            *("--configfile", "config/demo.yaml"),
+            *("--configfile", EVERYTHING),
         ),
         cwd=demo.path,
         env=ENVIRONMENT,
@@ -302,8 +318,8 @@ def test_cell_is_repeated_bit_by_bit_after_kill_minus_nine(demo):
     assert model.read_bytes() == expected
     # The network is the same, so no attack is repeated; only its new times are collected.
     planned = demo.planned()
-    assert "collect" in planned
-    assert not {"train", "attack", "attack_selected", "check_masking"} & set(planned)
+    assert "tabulate" in planned
+    assert not {"train", "evaluate", "attack_selected"} & set(planned)
     demo.snakemake("--cores", "all")
     assert not checkpoint.exists()  # its results are collected
 
@@ -340,7 +356,7 @@ def test_a_diverged_cell_is_shown_and_costs_the_others_nothing(demo):
         training={"epochs": 2},
         regularizers=dict.fromkeys(others) | {"taylor": {"lam": [1, 1e38]}},
     )
-    demo.snakemake("--cores", "all", "--configfile", "config/demo.yaml", *option[1:])
+    demo.snakemake("--cores", "all", "--configfile", EVERYTHING, *option[1:])
     cells = pd.read_csv(demo.path / "reports/diverging/tables/cells.csv", keep_default_na=False)
     assert dict(zip(cells["lam"], cells["status"], strict=True))[1e38] == "diverged"
     assert set(cells.loc[cells["lam"] < 1e38, "status"]) == {"finished"}
@@ -361,7 +377,7 @@ def test_report_holds_every_figure(demo):
 
 
 def test_wrong_configuration_is_one_clear_error(demo):
-    with edited(demo.path / "config/demo.yaml", lambda s: s.replace("seeds:", "seds:")):
+    with edited(demo.path / EVERYTHING, lambda s: s.replace("seeds:", "seds:")):
         done = demo.snakemake("-n", check=False)
     assert done.returncode != 0
     assert "unknown key 'seds' (did you mean seeds?)" in done.stdout
@@ -369,10 +385,10 @@ def test_wrong_configuration_is_one_clear_error(demo):
 
 
 def test_a_configuration_must_not_take_the_name_of_the_full_experiment(demo):
-    with edited(demo.path / "config/demo.yaml", lambda s: s.replace("name: demo\n", "")):
+    with edited(demo.path / EVERYTHING, lambda s: s.replace("name: everything\n", "")):
         done = demo.snakemake("-n", check=False)
     assert done.returncode != 0
-    assert "config/demo.yaml does not set it" in done.stdout
+    assert "everything.yaml does not set it" in done.stdout
     assert "Traceback" not in done.stdout
 
 
@@ -403,40 +419,38 @@ def test_a_run_computes_only_what_it_asks_for(demo):
         evaluation={"attacks": [{"attack": "fgsm", "norm": "linf"}]},
         **dict.fromkeys(sections),
     )
-    assert demo.planned("--configfile", "config/demo.yaml", *option[1:]) == {
+    assert demo.planned("--configfile", EVERYTHING, *option[1:]) == {
         "train": 9,
-        "attack": 9,
-        "collect": 1,
-        "summarize": 1,
-        "judge_claims": 1,
-        "plot_pareto": 1,
-        "plot_robustness": 1,
-        "plot_learning_curves": 1,
+        "evaluate": 9,
+        "tabulate": 1,
+        "draw_accuracies": 1,
         "run_notebook": 1,
         "write_provenance": 1,
     }
 
 
 def test_figures_tables_one_figure_and_one_cell_are_targets(demo):
-    demo_file = ("--configfile", "config/demo.yaml")
+    demo_file = ("--configfile", EVERYTHING)
     style = demo.path / "src/input_hessian/experiment/style.mplstyle"
     with edited(style, lambda s: s + "\n# edited\n"):
-        assert len(demo.planned("figures", *demo_file)) == 14
+        assert len(demo.planned("figures", *demo_file)) == 5
         assert demo.planned("tables", *demo_file) == {}
-        assert demo.planned("reports/demo/figures/pareto.png", *demo_file) == {"plot_pareto": 1}
+        assert demo.planned("reports/everything/figures/pareto.png", *demo_file) == {
+            "draw_accuracies": 1
+        }
         assert demo.planned(f"{CELL}/evaluation.json", *demo_file) == {}
 
 
 def test_the_graph_of_rules_can_be_drawn(demo):
     graph = demo.snakemake("--rulegraph").stdout
     assert "digraph" in graph
-    assert all(f'"{rule}"' in graph for rule in ("train", "attack", "collect", "plot_pareto"))
+    assert all(f'"{rule}"' in graph for rule in ("train", "evaluate", "tabulate", "draw_cost"))
 
 
 def test_plain_snakemake_plans_the_full_experiment(demo):
     planned = demo.planned("--configfile", "config.yaml")
     assert planned["train"] >= 2 * 3 * (1 + 4 + 4)
-    assert planned["train"] == planned["attack"]
+    assert planned["train"] == planned["evaluate"]
 
 
 def test_workflow_is_linted_and_formatted(demo):

@@ -176,7 +176,7 @@ def test_second_run_does_nothing_and_own_penalty_repeats_its_own_cell(own):
     path.write_text(before + "\n# edited\n")
     planned = own.planned()
     path.write_text(before)
-    assert (planned["train"], planned["attack"]) == (1, 1)
+    assert (planned["train"], planned["evaluate"]) == (1, 1)
 
 
 def test_a_workflow_can_use_all_rules_as_a_module(own):
@@ -223,4 +223,4 @@ rule all:
     plan = Repository(folder).command("-n", "hessian_all")
     done = subprocess.run(plan, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    assert "hessian_collect" in done.stdout + done.stderr
+    assert "hessian_tabulate" in done.stdout + done.stderr

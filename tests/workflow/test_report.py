@@ -185,8 +185,8 @@ def test_nothing_goes_wrong_in_the_page(seen):
 
 def test_every_figure_is_seen_once_and_whole(seen, demo):
     figures = {
-        f"reports/demo/figures/{path.name}": png_size(path)
-        for path in (demo.path / "reports/demo/figures").glob("*.png")
+        f"reports/everything/figures/{path.name}": png_size(path)
+        for path in (demo.path / "reports/everything/figures").glob("*.png")
     }
     shown = [result for result in results(seen) if "size" in result]
     assert sorted(result["path"] for result in shown) == sorted(figures)
@@ -198,12 +198,12 @@ def test_every_table_can_be_had(seen, demo):
     files = {result["file"]: result["text"] for result in results(seen) if "file" in result}
     assert {"summary.csv", "cells.csv", "robustness.csv", "comparison.csv"} <= files.keys()
     for name, text in files.items():
-        assert text == (demo.path / f"reports/demo/tables/{name}").read_text()
+        assert text == (demo.path / f"reports/everything/tables/{name}").read_text()
 
 
 def test_the_notebook_is_a_page_in_the_report(seen, demo):
     (notebook,) = (result for result in results(seen) if "page" in result)
-    assert notebook["page"] == (demo.path / "reports/demo/notebook.html").read_text()
+    assert notebook["page"] == (demo.path / "reports/everything/notebook.html").read_text()
     assert notebook["shown"] > 300
 
 

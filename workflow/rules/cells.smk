@@ -11,6 +11,16 @@ ATTACKED = [
     "evaluation.json",
     "examples.safetensors",
 ]
+# What is measured beside the attacks: file, section of the configuration.
+MEASURED = {
+    "masking.json": CONFIG.masking,
+    "curvature.parquet": CONFIG.curvature,
+    "validation.json": CONFIG.selection,
+}
+EVALUATED = ATTACKED + [name for name, section in MEASURED.items() if section]
+NOT_EVALUATED = [
+    name.partition(".")[0] for name, section in MEASURED.items() if not section
+]
 
 
 rule prepare_dataset:
@@ -67,17 +77,18 @@ rule train:
         command("train")
 
 
-rule attack:
+# All that is measured of a cell is one job; what has not changed of it is kept (see evaluate.py).
+rule evaluate:
     input:
-        **code("attack"),
+        **code("evaluate"),
         **files(NETWORK, "model.safetensors"),
         data=DATA,
     output:
-        **files(NETWORK, *ATTACKED),
+        **files(NETWORK, *EVALUATED),
     log:
-        f"{LOGS}/attack/{CELL}.log",
+        f"{LOGS}/evaluate/{CELL}.log",
     benchmark:
-        f"{NETWORK}/attack.benchmark.tsv"
+        f"{NETWORK}/evaluate.benchmark.tsv"
     group:
         "cell"
     conda:
@@ -85,159 +96,51 @@ rule attack:
     resources:
         **job(minutes=240),
     params:
-        settings=lambda wildcards: text(attack_settings(identity(wildcards))),
+        settings=lambda wildcards: text(evaluation_settings(identity(wildcards))),
         device=CONFIG.device,
     message:
-        f"Attack {CELL_TEXT}"
+        f"Evaluate {CELL_TEXT}"
     shell:
-        command("attack")
-
-
-if CONFIG.curvature:
-
-    rule measure_curvature:
-        input:
-            **code("measure_curvature"),
-            **files(NETWORK, "model.safetensors"),
-            data=DATA,
-        output:
-            **files(NETWORK, "curvature.parquet"),
-        log:
-            f"{LOGS}/measure_curvature/{CELL}.log",
-        group:
-            "cell"
-        conda:
-            "../../envs/pipeline.yaml"
-        resources:
-            **job(minutes=60),
-        params:
-            settings=lambda wildcards: text(
-                {"cell": identity(wildcards), "images": CONFIG.curvature.images}
-            ),
-            device=CONFIG.device,
-        message:
-            f"Measure the curvature of {CELL_TEXT}"
-        shell:
-            command("measure_curvature")
+        command("evaluate", without=NOT_EVALUATED)
 
 
 if CONFIG.masking:
 
-    rule check_masking:
+    # The positive control: plain training's network, its gradients made useless.
+    rule evaluate_control:
         input:
-            **code("check_masking"),
-            **files(NETWORK, "model.safetensors", "images.parquet"),
+            **code("evaluate_control"),
+            model=f"{RESULTS}/{{dataset}}/none/lam~0/seed~{SEED}/model.safetensors",
             data=DATA,
         output:
-            **files(NETWORK, "masking.json"),
-        log:
-            f"{LOGS}/check_masking/{CELL}.log",
-        group:
-            "cell"
-        conda:
-            "../../envs/pipeline.yaml"
-        resources:
-            **job(minutes=120),
-        params:
-            settings=lambda wildcards: text(masking_settings(identity(wildcards))),
-            device=CONFIG.device,
-        message:
-            f"Check {CELL_TEXT} for gradient masking"
-        shell:
-            command("check_masking")
-
-    # The positive control: plain training's network, its gradients made useless.
-    rule mask_gradients:
-        input:
-            **code("mask_gradients"),
-            model=f"{RESULTS}/{{dataset}}/none/lam~0/seed~{SEED}/model.safetensors",
-        output:
+            **files(CONTROL, *ATTACKED, "masking.json"),
             masked=f"{CONTROL}/model.safetensors",
         log:
-            f"{LOGS}/mask_gradients/{{dataset}}.log",
+            f"{LOGS}/evaluate_control/{{dataset}}.log",
+        benchmark:
+            f"{CONTROL}/evaluate.benchmark.tsv"
         group:
             "cell"
         conda:
             "../../envs/pipeline.yaml"
         resources:
-            **job(minutes=10, gpu=0),
-        message:
-            "Mask the gradients of the control, {wildcards.dataset}"
-        shell:
-            command("mask_gradients")
-
-    use rule attack as attack_control with:
-        input:
-            **code("attack"),
-            **files(CONTROL, "model.safetensors"),
-            data=DATA,
-        output:
-            **files(CONTROL, *ATTACKED),
-        log:
-            f"{LOGS}/attack_control/{{dataset}}.log",
-        benchmark:
-            f"{CONTROL}/attack.benchmark.tsv"
+            **job(minutes=240),
         params:
             settings=lambda wildcards: text(
-                attack_settings(
+                evaluation_settings(
                     control(wildcards.dataset), epsilons=HEADLINE[wildcards.dataset]
                 )
             ),
             device=CONFIG.device,
         message:
-            "Attack the masked control, {wildcards.dataset}"
-
-    use rule check_masking as check_masking_control with:
-        input:
-            **code("check_masking"),
-            **files(CONTROL, "model.safetensors", "images.parquet"),
-            data=DATA,
-        output:
-            **files(CONTROL, "masking.json"),
-        log:
-            f"{LOGS}/check_masking_control/{{dataset}}.log",
-        params:
-            settings=lambda wildcards: text(
-                masking_settings(control(wildcards.dataset))
-            ),
-            device=CONFIG.device,
-        message:
-            "Check the masked control for gradient masking, {wildcards.dataset}"
+            "Mask the gradients of the control and evaluate it, {wildcards.dataset}"
+        shell:
+            command("evaluate_control")
 
 
 if CONFIG.selection:
 
     SELECTED = "{dataset}/{regularizer}/selected/seed~{seed}"
-
-    rule validate:
-        input:
-            **code("validate"),
-            **files(NETWORK, "model.safetensors"),
-            data=DATA,
-        output:
-            **files(NETWORK, "validation.json"),
-        log:
-            f"{LOGS}/validate/{CELL}.log",
-        group:
-            "cell"
-        conda:
-            "../../envs/pipeline.yaml"
-        resources:
-            **job(minutes=60),
-        params:
-            settings=lambda wildcards: text(
-                {
-                    "cell": identity(wildcards),
-                    "images": CONFIG.selection.images,
-                    "steps": CONFIG.selection.steps,
-                    "headline": HEADLINE[wildcards.dataset],
-                }
-            ),
-            device=CONFIG.device,
-        message:
-            f"Attack validation images of {CELL_TEXT}"
-        shell:
-            command("validate")
 
     rule select_lam:
         input:
@@ -401,47 +304,37 @@ if CONFIG.certificate:
         message:
             f"Train the certifiable network, {CELL_TEXT}"
 
-    use rule attack as attack_certifiable with:
+    rule certify:
         input:
-            **code("attack"),
+            **code("certify"),
             **files(CERTIFIABLE, "model.safetensors"),
             data=DATA,
         output:
-            **files(CERTIFIABLE, *ATTACKED),
+            **files(CERTIFIABLE, *ATTACKED, "certificate.parquet"),
         log:
-            f"{LOGS}/attack_certifiable/{CELL}.log",
+            f"{LOGS}/certify/{CELL}.log",
         benchmark:
-            f"{CERTIFIABLE}/attack.benchmark.tsv"
+            f"{CERTIFIABLE}/certify.benchmark.tsv"
+        group:
+            "cell"
+        conda:
+            "../../envs/pipeline.yaml"
+        resources:
+            **job(minutes=120),
         params:
             # Of the attacks, the one that finds the smallest l2 perturbation.
             settings=lambda wildcards: text(
-                attack_settings(
+                evaluation_settings(
                     identity(wildcards),
                     attacks=[
                         attack
                         for attack in CONFIG.attacks
                         if attack["attack"] == "ddn"
                     ],
-                )
+                )["attack"]
             ),
             device=CONFIG.device,
         message:
-            f"Attack the certifiable network, {CELL_TEXT}"
-
-    rule certify:
-        input:
-            **code("certify"),
-            **files(CERTIFIABLE, "model.safetensors", "perturbations.parquet"),
-            data=DATA,
-        output:
-            **files(CERTIFIABLE, "certificate.parquet"),
-        log:
-            f"{LOGS}/certify/{CELL}.log",
-        conda:
-            "../../envs/pipeline.yaml"
-        resources:
-            **job(minutes=30, gpu=0),
-        message:
-            f"Certify {CELL_TEXT}"
+            f"Attack and certify {CELL_TEXT}"
         shell:
             command("certify")

@@ -88,12 +88,8 @@ def project_file(path):
 
 def code(script, *others):
     """Inputs of a rule: its script, and every file that this and others import."""
-    path = CLONE / "workflow/scripts" / f"{script}.py"
-    library = [
-        file
-        for file in source_files(path, *others)
-        if file not in (path.resolve(), *others)
-    ]
+    path = script_file(script)
+    library = [file for file in source_files(path, *others) if file != path.resolve()]
     # The style of the figures stands beside the module that applies it.
     library += [
         file.with_name("style.mplstyle")
@@ -104,6 +100,11 @@ def code(script, *others):
         "script": project_file(path),
         "library": [project_file(file) for file in library],
     }
+
+
+def script_file(name):
+    """The file of a script."""
+    return CLONE / "workflow/scripts" / f"{name}.py"
 
 
 def plugin(kind, name):
@@ -126,52 +127,72 @@ def signature(script):
     kinds = {
         "Input": "input",
         "Output": "output",
+        "Output | None": "output",
         "Untracked": "resources",
         "Settings": None,
     }
-    found = parameters(CLONE / "workflow/scripts" / f"{script}.py").items()
+    found = parameters(script_file(script)).items()
     return {
         name: kinds.get(annotation.removeprefix("list[").removesuffix("]"), "params")
         for name, annotation in found
     }
 
 
-def command(script):
+def command(script, without=()):
     """Shell line that calls a script: every parameter of its function is what the rule names so."""
     of = signature(script)
     words = [
         "--threads {threads}" if name == "threads" else f"--{name} {{{kind}.{name}:q}}"
         for name, kind in of.items()
-        if kind
+        if kind and name not in without
     ]
     line = " \\\n    ".join([f"{PYTHON} {{input.script:q}}", *words, "> {log:q} 2>&1"])
     return line + (STDIN if None in of.values() else "")
 
 
-# The same for rules that are made in a loop. Snakemake evaluates their shell lines when the loop is
-# over, so that these must not depend on its variables: the arguments are a param.
-LOOP_COMMAND = (
-    f"{PYTHON} {{input.script:q}} {{params.arguments}} > {{log:q}} 2>&1{STDIN}"
-)
+# What takes less time than the start of a process is one job: tables and figures are entries of a
+# table, script: {"input", "output", "params", "settings"}, and a rule calls the scripts of several.
+def together(entries):
+    """Inputs, output files and params of a rule that calls the script of every entry, in order.
+
+    An entry may read what one before it writes. Inputs are named <position>_<parameter>.
+    """
+    written = [path for _, entry in entries for path in entry["output"].values()]
+    needed = {
+        f"{i}_{name}": [path for path in listed(files) if path not in written]
+        for i, (_, entry) in enumerate(entries)
+        for name, files in entry["input"].items()
+    }
+
+    def calls(wildcards, input, output):
+        # Not the paths of the entries: as a module, the rule has others.
+        place = dict(zip(written, output, strict=True))
+        called = []
+        for i, (script, entry) in enumerate(entries):
+            words = []
+            for name, kind in signature(script).items():
+                if kind == "input":
+                    read = iter(listed(input.get(f"{i}_{name}", [])))
+                    files = listed(entry["input"][name])
+                    values = [place.get(path) or next(read) for path in files]
+                elif kind == "output":
+                    values = [place[entry["output"][name]]]
+                else:
+                    values = listed(entry["params"][name]) if kind else None
+                if values is not None:
+                    words += [f"--{name}", *map(str, values)]
+            settings = entry.get("settings", {})
+            settings = settings(input) if callable(settings) else settings
+            called.append({"script": script, "words": words, "settings": settings})
+        return text({"calls": called})
+
+    scripts = [script_file(script) for script in dict.fromkeys(dict(entries))]
+    return {**code("call", *scripts), **needed}, calls
 
 
-def arguments(script, **params):
-    """Params function: the arguments of a script, and with them all params of a rule in a loop."""
-
-    def build(wildcards, input, output):
-        words = []
-        for name, kind in signature(script).items():
-            if kind:
-                files = {"input": input, "output": output}.get(kind)
-                value = (
-                    files.get(name) if files else params.get(name, wildcards.get(name))
-                )
-                value = value(wildcards) if callable(value) else value
-                listed = [value] if isinstance(value, (str, int, float)) else value
-                words += [f"--{name}", *map(str, listed)]
-        return shlex.join(words)
-
-    return build
+def listed(values):
+    """One value or several, as a list."""
+    return [values] if isinstance(values, (str, int, float)) else list(values)
 
 
 def files(folder, *names):

@@ -5,21 +5,24 @@ NOTEBOOK = f"{REPORT}/notebook.html"
 
 DDN = attacked_by("ddn", "l2")
 PGD = [norm for norm in ("linf", "l2") if attacked_by("pgd", norm)]
-HEADLINE_TEXT = text({"headline": HEADLINE})
+WITH_HEADLINE = {"headline": HEADLINE}
 
-# figure: what it shows (its label in the HTML report), where it stands there, what its script reads, and
-# what it depends on beside that. One with {dataset} or {norm} in its name is drawn for each of them.
+# figure: what it shows (its label in the HTML report), where it stands there, the job that draws it with
+# others that need the same, what its script reads, and what it depends on beside that. One with
+# {dataset} or {norm} in its name is drawn for each of them.
 # A label holds what a figure is about, and is left out where that is everything: of a label with two
 # values, the report makes a switch, and breaks where one side of it is missing.
-FIGURE_RULES = {
+FIGURE_TABLE = {
     "pareto": {
         "shows": "clean against robust accuracy",
+        "job": "accuracies",
         "category": "Robust accuracy",
         "input": {"cells": CELLS, "robustness": ROBUSTNESS},
-        "settings": HEADLINE_TEXT,
+        "settings": WITH_HEADLINE,
     },
     "robustness_{dataset}": {
         "shows": "robust accuracy against epsilon",
+        "job": "accuracies",
         "category": "Robust accuracy",
         "input": {
             "robustness": ROBUSTNESS,
@@ -28,33 +31,38 @@ FIGURE_RULES = {
     },
     "learning_curves_{dataset}": {
         "shows": "learning curves",
+        "job": "accuracies",
         "category": "Training",
         "input": {"curves": f"{REPORT}/tables/curves.csv"},
     },
 }
 if CONFIG.selection:
-    FIGURE_RULES["headline"] = {
+    FIGURE_TABLE["headline"] = {
         "shows": "robust accuracy at the selected lam",
+        "job": "accuracies",
         "category": "Robust accuracy",
         "input": {"robustness": ROBUSTNESS, "selection": SELECTION},
         "params": {
             "reference": CONFIG.comparison.reference if CONFIG.comparison else ""
         },
     }
-    FIGURE_RULES["autoattack"] = {
+    FIGURE_TABLE["autoattack"] = {
         "shows": "what each attack overlooks",
+        "job": "accuracies",
         "category": "Robust accuracy",
         "input": {"table": f"{REPORT}/tables/autoattack.csv"},
     }
 if CONFIG.cost:
-    FIGURE_RULES["cost"] = {
+    FIGURE_TABLE["cost"] = {
         "shows": "cost of a training step",
+        "job": "cost",
         "category": "Training",
         "input": {"cost": COSTS},
     }
 if CONFIG.cost and CONFIG.selection:
-    FIGURE_RULES["tradeoff"] = {
+    FIGURE_TABLE["tradeoff"] = {
         "shows": "robust accuracy against training cost",
+        "job": "cost",
         "category": "Robust accuracy",
         "input": {
             "selection": SELECTION,
@@ -62,110 +70,148 @@ if CONFIG.cost and CONFIG.selection:
             "robustness": ROBUSTNESS,
             "cost": COSTS,
         },
-        "settings": HEADLINE_TEXT,
+        "settings": WITH_HEADLINE,
     }
 if CONFIG.masking:
-    FIGURE_RULES["masking"] = {
+    FIGURE_TABLE["masking"] = {
         "shows": "gradient masking checks",
+        "job": "accuracies",
         "category": "Robust accuracy",
         "input": {"masking": f"{REPORT}/tables/masking.csv"},
     }
 if CONFIG.curvature:
-    FIGURE_RULES["curvature_{dataset}"] = {
+    FIGURE_TABLE["curvature_{dataset}"] = {
         "shows": "gradient and Hessian norms of test images",
+        "job": "networks",
         "category": "Curvature",
         "input": {"curvature": CURVATURE},
     }
-    FIGURE_RULES["loss_surface_{dataset}"] = {
+    FIGURE_TABLE["loss_surface_{dataset}"] = {
         "shows": "loss around one test image",
+        "job": "networks",
         "category": "Curvature",
         "input": {
-            "data": DATA,
-            "models": of_dataset("model.safetensors"),
-            "training": of_dataset("training.json"),
+            "data": lambda dataset: DATA.format(dataset=dataset),
+            "models": lambda dataset: shown("model.safetensors", dataset),
+            "training": lambda dataset: shown("training.json", dataset),
         },
         "params": {
             "images": CONFIG.curvature.images,
-            "radii": lambda wildcards: HEADLINE[wildcards.dataset]["l2"],
+            "radii": lambda dataset: HEADLINE[dataset]["l2"],
         },
     }
 if CONFIG.curvature and DDN:
-    FIGURE_RULES["radius_{dataset}"] = {
+    FIGURE_TABLE["radius_{dataset}"] = {
         "shows": "predicted radius against the smallest perturbation",
+        "job": "networks",
         "category": "Curvature",
         "input": {
-            "curvature": of_dataset("curvature.parquet"),
-            "perturbations": of_dataset("perturbations.parquet"),
+            "curvature": lambda dataset: shown("curvature.parquet", dataset),
+            "perturbations": lambda dataset: shown("perturbations.parquet", dataset),
             "table": CURVATURE,
         },
     }
 if CONFIG.recovery:
-    FIGURE_RULES["recovery_{dataset}"] = {
+    FIGURE_TABLE["recovery_{dataset}"] = {
         "shows": "what the estimators find of the norm",
+        "job": "recovery",
         "category": "Curvature",
         "labels": {"regularizer": CONFIG.recovery.regularizer},
-        "input": {"recovery": lambda wildcards: recoveries(wildcards.dataset)},
+        "input": {"recovery": recoveries},
     }
 if CONFIG.certificate:
-    FIGURE_RULES["certificate_{dataset}"] = {
+    FIGURE_TABLE["certificate_{dataset}"] = {
         "shows": "certified and attacked accuracy",
+        "job": "certificate",
         "category": "Robust accuracy",
         "input": {
-            "certificates": lambda wildcards: certificates(wildcards.dataset),
+            "certificates": certificates,
             "cells": CELLS,
         },
     }
 if PGD:
-    FIGURE_RULES["examples_{dataset}_{norm}"] = {
+    FIGURE_TABLE["examples_{dataset}_{norm}"] = {
         "shows": "adversarial examples",
+        "job": "networks",
         "category": "Adversarial examples",
         "input": {
-            "data": DATA,
-            "examples": of_dataset("examples.safetensors"),
-            "training": of_dataset("training.json"),
+            "data": lambda dataset: DATA.format(dataset=dataset),
+            "examples": lambda dataset: shown("examples.safetensors", dataset),
+            "training": lambda dataset: shown("training.json", dataset),
         },
     }
+
+
+def drawings(figure, entry):
+    """The figures of an entry: label, script, what it reads and writes, for each dataset and norm."""
+    script = figure.partition("_{")[0]
+    for dataset in CONFIG.datasets if "{dataset}" in figure else [None]:
+        for norm in PGD if "{norm}" in figure else [None]:
+            of = {"dataset": dataset, "norm": norm}
+            of = {name: value for name, value in of.items() if value}
+
+            def filled(values):
+                return {
+                    name: value(dataset) if callable(value) else value
+                    for name, value in values.items()
+                }
+
+            path = f"{REPORT}/figures/{figure.format(**of)}"
+            yield script, {
+                "input": filled(entry["input"]),
+                "output": {"pdf": f"{path}.pdf", "png": f"{path}.png"},
+                "params": of | filled(entry.get("params", {})),
+                "settings": entry.get("settings", {}),
+                "report": {
+                    "caption": f"../report/{script if script != 'autoattack' else 'autoattack_figure'}.rst",
+                    "category": entry["category"],
+                    "labels": {"figure": entry["shows"]} | of | entry.get("labels", {}),
+                },
+            }
+
+
+# Job: the figures that it draws. Each needs a second or two, the start of a process more.
+DRAWINGS = {}
+for figure, entry in FIGURE_TABLE.items():
+    DRAWINGS.setdefault(entry["job"], []).extend(
+        (f"plot_{script}", drawing) for script, drawing in drawings(figure, entry)
+    )
 FIGURES = [
-    f"{REPORT}/figures/{path}.{suffix}"
-    for figure in FIGURE_RULES
-    for path in expand(figure, dataset=CONFIG.datasets, norm=PGD)
-    for suffix in ("png", "pdf")
+    path
+    for drawn in DRAWINGS.values()
+    for _, drawing in drawn
+    for path in drawing["output"].values()
 ]
 
 
-for figure, entry in FIGURE_RULES.items():
-    of = [name for name in ("dataset", "norm") if f"{{{name}}}" in figure]
-    script = figure.partition("_{")[0]
+for job_name, drawn in DRAWINGS.items():
+    inputs, calls = together(drawn)
 
     rule:
         name:
-            f"plot_{script}"
+            f"draw_{job_name}"
         input:
-            **code(f"plot_{script}"),
-            **entry["input"],
+            **inputs,
         output:
-            pdf=f"{REPORT}/figures/{figure}.pdf",
-            png=report(
-                f"{REPORT}/figures/{figure}.png",
-                caption=f"../report/{script if script != 'autoattack' else 'autoattack_figure'}.rst",
-                category=entry["category"],
-                labels={"figure": entry["shows"]}
-                | {name: f"{{{name}}}" for name in of}
-                | entry.get("labels", {}),
-            ),
+            [
+                file
+                for _, drawing in drawn
+                for file in (
+                    drawing["output"]["pdf"],
+                    report(drawing["output"]["png"], **drawing["report"]),
+                )
+            ],
         log:
-            f"{LOGS}/plot_{script}/{figure}.log",
+            f"{LOGS}/draw_{job_name}.log",
         localrule: True
         conda:
             "../../envs/pipeline.yaml"
         params:
-            **entry.get("params", {}),  # for the captions
-            arguments=arguments(f"plot_{script}", **entry.get("params", {})),
-            settings=entry.get("settings", ""),
+            settings=calls,
         message:
-            f"Draw {', '.join([entry['shows'], *(f'{{wildcards.{name}}}' for name in of)])}"
+            f"Draw {', '.join(dict.fromkeys(script.removeprefix('plot_') for script, _ in drawn))}"
         shell:
-            LOOP_COMMAND
+            command("call")
 
 
 RESULTS_NOTEBOOK = CLONE / "workflow/notebooks/results.ipynb"

@@ -91,24 +91,32 @@ def training_settings(wildcards):
     }
 
 
-def attack_settings(cell, **changed):
-    """All that the attacks on a cell depend on beside the trained network."""
-    return {
-        "cell": cell,
-        "images": CONFIG.evaluation.images,
-        "epsilons": CONFIG.datasets[cell["dataset"]].epsilons.model_dump(),
-        "attacks": CONFIG.attacks,
-    } | changed
-
-
-def masking_settings(cell):
-    """All that the masking checks depend on beside the network and the attacks on it."""
-    return {
-        "cell": cell,
-        "images": CONFIG.masking.images,
-        "headline": HEADLINE[cell["dataset"]],
-        "attacks": CONFIG.attacks,
+def evaluation_settings(cell, **attack):
+    """All that a cell's evaluation depends on beside the trained network, part by part."""
+    headline = HEADLINE[cell["dataset"]]
+    settings = {
+        "attack": {
+            "images": CONFIG.evaluation.images,
+            "epsilons": CONFIG.datasets[cell["dataset"]].epsilons.model_dump(),
+            "attacks": CONFIG.attacks,
+        }
+        | attack
     }
+    if CONFIG.masking:
+        settings["masking"] = {
+            "images": CONFIG.masking.images,
+            "headline": headline,
+            "attacks": CONFIG.attacks,
+        }
+    if CONFIG.curvature:
+        settings["curvature"] = {"images": CONFIG.curvature.images}
+    if CONFIG.selection:
+        settings["validation"] = {
+            "images": CONFIG.selection.images,
+            "steps": CONFIG.selection.steps,
+            "headline": headline,
+        }
+    return {part: {"cell": cell} | values for part, values in settings.items()}
 
 
 def control(dataset):
@@ -126,13 +134,8 @@ def every_lam(filename):
 
 
 def with_grid(**settings):
-    """Params function: settings of a script that reads all cells."""
-    return lambda wildcards, input: text({"grid": grid(input)} | settings)
-
-
-def of_dataset(filename):
-    """Input function: this file of the shown cells of the figure's dataset."""
-    return lambda wildcards: shown(filename, wildcards.dataset)
+    """Settings of a script that reads all cells, given the inputs of the rule."""
+    return lambda input: {"grid": grid(input)} | settings
 
 
 def attacked_by(attack, norm):

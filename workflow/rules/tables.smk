@@ -1,15 +1,15 @@
 # Every table of the report is an output of one of the rules that the loop below makes.
 
-CELLS = f"{REPORT}/tables/cells.csv"
-ROBUSTNESS = f"{REPORT}/tables/robustness.csv"
-CURVATURE = f"{REPORT}/tables/curvature.csv"
-COMPARISON = f"{REPORT}/tables/comparison.csv"
+TABLE = f"{REPORT}/tables"
+CELLS = f"{TABLE}/cells.csv"
+ROBUSTNESS = f"{TABLE}/robustness.csv"
+CURVATURE = f"{TABLE}/curvature.csv"
+COMPARISON = f"{TABLE}/comparison.csv"
 SELECTION = f"{RESULTS}/selection.csv"
 COST = f"{RESULTS}/cost/{{dataset}}.csv"
 PROVENANCE = [f"{REPORT}/provenance.json", f"{REPORT}/provenance.md"]
 
 TRAINING = cells(f"{NETWORK}/training.json")
-IMAGES = cells(f"{NETWORK}/images.parquet")
 COSTS = expand(COST, dataset=CONFIG.datasets) if CONFIG.cost else []
 CONTROLS = (
     expand(f"{CONTROL}/masking.json", dataset=CONFIG.datasets) if CONFIG.masking else []
@@ -21,92 +21,86 @@ FURTHER = (
 )
 
 
-# rule: what its script reads, the tables that it writes, what it depends on beside these
-TABLE_RULES = {
+# script: what it reads, the tables that it writes, what it depends on beside these; in this order, one
+# job calls them all
+TABLE_SCRIPTS = {
     "collect": {
-        "title": "Collect all cells into tables",
         "input": {
             "training": TRAINING,
             "evaluation": cells(f"{NETWORK}/evaluation.json"),
             "curve": cells(f"{NETWORK}/curve.csv"),
-            "images": IMAGES,
+            "images": cells(f"{NETWORK}/images.parquet"),
             "selected": FURTHER,
         },
         "output": {
-            "cells": "cells.csv",
-            "robustness": "robustness.csv",
-            "curves": "curves.csv",
+            "cells": f"{TABLE}/cells.csv",
+            "robustness": f"{TABLE}/robustness.csv",
+            "curves": f"{TABLE}/curves.csv",
         },
         "settings": with_grid(),
     },
     "summarize": {
-        "title": "Summarize over seeds",
         "input": {"cells": CELLS, "robustness": ROBUSTNESS},
-        "output": {"csv": "summary.csv", "markdown": "summary.md"},
-        "settings": text({"headline": HEADLINE}),
+        "output": {"csv": f"{TABLE}/summary.csv", "markdown": f"{TABLE}/summary.md"},
+        "settings": {"headline": HEADLINE},
     },
 }
 if CONFIG.curvature:
-    TABLE_RULES["collect_curvature"] = {
-        "title": "Collect the curvature of all cells",
+    TABLE_SCRIPTS["collect_curvature"] = {
         "input": {
             "curvature": cells(f"{NETWORK}/curvature.parquet"),
             "perturbations": cells(f"{NETWORK}/perturbations.parquet"),
         },
-        "output": {"csv": "curvature.csv"},
+        "output": {"csv": f"{TABLE}/curvature.csv"},
         "settings": with_grid(),
     }
 if CONFIG.masking:
-    TABLE_RULES["collect_masking"] = {
-        "title": "Collect the masking checks",
+    TABLE_SCRIPTS["collect_masking"] = {
         "input": {
             "cells": cells(f"{NETWORK}/masking.json"),
             "controls": CONTROLS,
         },
-        "output": {"csv": "masking.csv"},
+        "output": {"csv": f"{TABLE}/masking.csv"},
         "settings": with_grid(),
     }
 if CONFIG.selection:
-    TABLE_RULES["tabulate_attacks"] = {
-        "title": "Tabulate the selected cells, attack by attack",
+    TABLE_SCRIPTS["tabulate_attacks"] = {
         "input": {"robustness": ROBUSTNESS, "selection": SELECTION},
-        "output": {"csv": "autoattack.csv", "markdown": "autoattack.md"},
-        "settings": text({"headline": HEADLINE}),
+        "output": {
+            "csv": f"{TABLE}/autoattack.csv",
+            "markdown": f"{TABLE}/autoattack.md",
+        },
+        "settings": {"headline": HEADLINE},
     }
 if CONFIG.comparison:
-    TABLE_RULES["compare"] = {
-        "title": "Compare the penalties image by image",
-        "input": {"selection": SELECTION, "cells": CELLS, "images": IMAGES},
-        "output": {"csv": "comparison.csv", "markdown": "comparison.md"},
+    TABLE_SCRIPTS["compare"] = {
+        "input": {"selection": SELECTION, "cells": CELLS},
+        "output": {
+            "csv": f"{TABLE}/comparison.csv",
+            "markdown": f"{TABLE}/comparison.md",
+        },
         "settings": with_grid(headline=HEADLINE, reference=CONFIG.comparison.reference),
     }
-TABLE_RULES["judge_claims"] = {
-    "title": "Judge the paper's claims",
+TABLE_SCRIPTS["judge_claims"] = {
     "input": {
         "cells": CELLS,
         "cost": COSTS,
         "curvature": [CURVATURE] if CONFIG.curvature else [],
         "comparison": [COMPARISON] if CONFIG.comparison else [],
     },
-    "output": {"csv": "claims.csv", "markdown": "claims.md"},
-    "settings": text(
-        {
-            "penalties": {
-                name: entry.penalty for name, entry in CONFIG.regularizers.items()
-            }
+    "output": {"csv": f"{TABLE}/claims.csv", "markdown": f"{TABLE}/claims.md"},
+    "settings": {
+        "penalties": {
+            name: entry.penalty for name, entry in CONFIG.regularizers.items()
         }
-    ),
+    },
 }
-TABLES = [
-    f"{REPORT}/tables/{file}"
-    for entry in TABLE_RULES.values()
-    for file in entry["output"].values()
-]
+TABLES = [file for entry in TABLE_SCRIPTS.values() for file in entry["output"].values()]
 
 # Tables that the HTML report shows: caption (in workflow/report) and label.
 REPORTED = {
-    file: report(
-        f"{REPORT}/tables/{file}",
+    f"{TABLE}/{file}": report(
+        f"{TABLE}/{file}",
         caption=f"../report/{caption}.rst",
         category="Tables",
         labels={"table": label},
@@ -124,31 +118,25 @@ REPORTED = {
 }
 
 
-for name, entry in TABLE_RULES.items():
+TABULATED, TABULATE = together(list(TABLE_SCRIPTS.items()))
 
-    rule:
-        name:
-            name
-        input:
-            **code(name),
-            **entry["input"],
-        output:
-            **{
-                key: REPORTED.get(file, f"{REPORT}/tables/{file}")
-                for key, file in entry["output"].items()
-            },
-        log:
-            f"{LOGS}/{name}.log",
-        localrule: True
-        conda:
-            "../../envs/pipeline.yaml"
-        params:
-            arguments=arguments(name),
-            settings=entry["settings"],
-        message:
-            entry["title"]
-        shell:
-            LOOP_COMMAND
+
+rule tabulate:
+    input:
+        **TABULATED,
+    output:
+        [REPORTED.get(file, file) for file in TABLES],
+    log:
+        f"{LOGS}/tabulate.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        settings=TABULATE,
+    message:
+        "Collect all cells into tables"
+    shell:
+        command("call")
 
 
 # After all else that is not drawn. Of the figures it says only which there are: a figure that is redrawn

@@ -1,10 +1,11 @@
-"""Certify the l2 radius of every attacked test image of one network; check it against the attack."""
+"""Attack one network, certify the l2 radius of every attacked image, and check one by the other."""
 
+import attack
 import pandas as pd
 import torch
 
 from input_hessian.certificate import certified_radius
-from input_hessian.experiment.command import Input, Output, run
+from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.data import load
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.inference import predict
@@ -33,9 +34,29 @@ def check(table: pd.DataFrame) -> None:
 
 
 def main(
-    data: Input, model: Input, perturbations: Input, *, threads: int, certificate: Output
+    data: Input,
+    model: Input,
+    *,
+    settings: Settings,
+    device: str,
+    threads: int,
+    images: Output,
+    perturbations: Output,
+    evaluation: Output,
+    examples: Output,
+    certificate: Output,
 ) -> None:
-    torch.set_num_threads(threads)
+    attack.main(
+        data,
+        model,
+        settings=settings,
+        device=device,
+        threads=threads,
+        images=images,
+        perturbations=perturbations,
+        evaluation=evaluation,
+        examples=examples,
+    )
     table = pd.read_parquet(perturbations)
     table = table[(table["attack"] == "ddn") & (table["norm"] == "l2")].set_index("index")
     network, status = load_model(model)
@@ -43,10 +64,10 @@ def main(
     if status == "finished":
         test = load(data, "test")
         chosen = torch.isin(test.index, torch.tensor(table.index.to_numpy()))
-        images, labels = test.images[chosen], test.labels[chosen]
-        found = certified_radius(network, images, labels)
+        shown, labels = test.images[chosen], test.labels[chosen]
+        found = certified_radius(network, shown, labels)
         # What float32 calls wrong counts as wrong, however close.
-        found = found.masked_fill(predict(network, images).argmax(1) != labels, 0)
+        found = found.masked_fill(predict(network, shown).argmax(1) != labels, 0)
         radius = pd.Series(found.numpy(), index=test.index[chosen].numpy())
     table = table.assign(certified_radius=radius).reset_index()[COLUMNS]
     check(table)

@@ -11,7 +11,7 @@ from input_hessian.experiment.data import class_names, load
 from input_hessian.experiment.devices import configure
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.penalty import build_penalty
-from input_hessian.experiment.training import training_step
+from input_hessian.experiment.training import OneCycleAdam, training_step
 
 WARMUP = 3  # rounds that are not recorded
 
@@ -43,7 +43,8 @@ def main(
             image_shape=images.shape[1:],
             classes=len(class_names(data)),
         ).to(place)
-        steps[name] = (model, build_penalty(**options), torch.optim.Adam(model.parameters()))
+        optimizer = OneCycleAdam(model.parameters(), 1e-3, WARMUP + settings["rounds"])
+        steps[name] = (model, build_penalty(**options), optimizer)
 
     rows = []
     for repetition in range(WARMUP + settings["rounds"]):

@@ -138,11 +138,11 @@ def main(
     here = environment(torch.device("cpu"), threads=1)
     benchmarks = {
         "train": [folder / "train.benchmark.tsv" for folder in folders],
-        "attack": [folder / "attack.benchmark.tsv" for folder in folders],
+        "evaluate": [folder / "evaluate.benchmark.tsv" for folder in folders],
         "attack_selected": [file.with_name("attack.benchmark.tsv") for file in selected],
         "train_certifiable": [file.with_name("train.benchmark.tsv") for file in certificates],
-        "attack_certifiable": [file.with_name("attack.benchmark.tsv") for file in certificates],
-        "attack_control": [file.with_name("attack.benchmark.tsv") for file in controls],
+        "certify": [file.with_name("certify.benchmark.tsv") for file in certificates],
+        "evaluate_control": [file.with_name("evaluate.benchmark.tsv") for file in controls],
         "measure_recovery": [file.with_suffix(".benchmark.tsv") for file in recovery],
     }
     written = {

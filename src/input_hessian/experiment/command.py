@@ -37,24 +37,8 @@ def run(main: Callable[..., None]) -> None:
 
     A :class:`UserError` ends it with its message and status 1, without a traceback.
     """
-    app = cyclopts.App(
-        help=inspect.getmodule(main).__doc__,
-        version_flags=(),
-        result_action="return_value",
-        default_parameter=cyclopts.Parameter(consume_multiple=True, negative=()),
-    )
-    app.default(main)
-    call, arguments, unparsed = app.parse_args(sys.argv[1:])
-    inputs, outputs = (list(_files(main, arguments.arguments, kind)) for kind in (Input, Output))
     try:
-        for path in inputs:
-            verified(path)
-        for path in outputs:
-            checksum_file(path).unlink(missing_ok=True)
-        settings = {name: yaml.safe_load(sys.stdin) for name in unparsed}
-        call(*arguments.args, **arguments.kwargs, **settings)
-        for path in outputs:
-            record_checksum(path)
+        call(main, sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -63,9 +47,36 @@ def run(main: Callable[..., None]) -> None:
         raise SystemExit(130) from None
 
 
+def call(main: Callable[..., None], words: list[str], settings: dict | None = None) -> None:
+    """Call a script's function with these words of a command line.
+
+    Args:
+        main: the function.
+        words: ``["--model", "FILE", ...]``.
+        settings: its :data:`Settings`, if any; by default they are read from standard input.
+    """
+    app = cyclopts.App(
+        help=inspect.getmodule(main).__doc__,
+        version_flags=(),
+        result_action="return_value",
+        default_parameter=cyclopts.Parameter(consume_multiple=True, negative=()),
+    )
+    app.default(main)
+    function, arguments, unparsed = app.parse_args(words)
+    inputs, outputs = (list(_files(main, arguments.arguments, kind)) for kind in (Input, Output))
+    for path in inputs:
+        verified(path)
+    for path in outputs:
+        checksum_file(path).unlink(missing_ok=True)
+    given = {name: yaml.safe_load(sys.stdin) if settings is None else settings for name in unparsed}
+    function(*arguments.args, **arguments.kwargs, **given)
+    for path in outputs:
+        record_checksum(path)
+
+
 def _files(main: Callable[..., None], arguments: dict, kind: object) -> Iterator[Path]:
-    """Yield the arguments whose annotation is ``kind``, or a list of it."""
+    """Yield the arguments whose annotation is ``kind``, a list of it, or it and ``None``."""
     for name, annotation in get_type_hints(main, include_extras=True).items():
-        if kind in (annotation, *get_args(annotation)) and name in arguments:
-            value = arguments[name]
+        if kind in (annotation, *get_args(annotation)):
+            value = arguments.get(name) or []
             yield from value if isinstance(value, list) else [value]

@@ -48,7 +48,10 @@ def _imports(file: Path) -> tuple[Path, ...]:
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             modules |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return tuple(dict.fromkeys(path for module in modules for path in _files(module)))
+    # A script finds those beside it.
+    roots = [ROOT] if file.is_relative_to(ROOT) else [ROOT, file.parent]
+    found = (path for module in modules for root in roots for path in _files(module, root))
+    return tuple(dict.fromkeys(found))
 
 
 def _code(file: Path) -> str:
@@ -60,9 +63,8 @@ def _code(file: Path) -> str:
     return "\n".join(line for line in lines if not line.startswith("%"))
 
 
-def _files(module: str) -> Iterator[Path]:
-    """Yield the files that importing a module, or a name in one, runs."""
-    place = ROOT
+def _files(module: str, place: Path) -> Iterator[Path]:
+    """Yield the files below a folder that importing a module, or a name in one, runs."""
     for part in module.split("."):
         if (place / f"{part}.py").is_file():
             yield place / f"{part}.py"

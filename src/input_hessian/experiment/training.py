@@ -11,13 +11,14 @@ import io
 import math
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 from tqdm import tqdm
 
 from input_hessian.experiment.files import write_atomically
@@ -95,16 +96,15 @@ def train(
     """
     model = initial_network(build_model, settings.seed).to(device)
     images, labels = (tensor.to(device) for tensor in training)
-    optimizer, schedule = adam_with_one_cycle(model, settings, len(images))
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    steps = settings.epochs * _steps_per_epoch(settings, len(images))
+    optimizer = OneCycleAdam(model.parameters(), settings.learning_rate, steps)
+    parts = {"model": model, "optimizer": optimizer}
     curve = load_checkpoint(checkpoint, fingerprint, parts, [])
 
     with progress_bar(settings, len(images), done=len(curve)) as progress:
         for epoch in range(len(curve), settings.epochs):
             before = {name: value.clone() for name, value in model.state_dict().items()}
-            row = _run_epoch(
-                model, penalty, images, labels, optimizer, schedule, settings, epoch, progress
-            )
+            row = _run_epoch(model, penalty, images, labels, optimizer, settings, epoch, progress)
             if row is not None:
                 row["validation_loss"], row["validation_accuracy"] = evaluate(model, *validation)
             if row is None or not math.isfinite(row["validation_loss"]):
@@ -124,15 +124,73 @@ def initial_network(build_model: Callable[[], nn.Module], seed: int) -> nn.Modul
         return build_model()
 
 
-def adam_with_one_cycle(model: nn.Module, settings: TrainingSettings, images: int):
-    """Return the optimizer and its learning rate schedule for so many training images."""
-    optimizer = torch.optim.Adam(model.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        settings.learning_rate,
-        total_steps=settings.epochs * _steps_per_epoch(settings, images),
-    )
-    return optimizer, schedule
+class OneCycleAdam:
+    """Adam (Kingma & Ba 2015) under the one-cycle schedule (Smith & Topin 2018).
+
+    The numbers are those of ``torch.optim.Adam`` under ``OneCycleLR``, to the last bit, and so are the
+    defaults.  PyTorch's classes import its compiler, which takes longer than a small network's training.
+
+    Args:
+        parameters: to be trained.
+        learning_rate: peak of the schedule, after 30% of the steps.
+        steps: of the whole training.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float, steps: int):
+        self.parameters = list(parameters)
+        self.learning_rate, self.steps = learning_rate, steps
+        self.step_count = 0
+        self.state = [
+            (torch.tensor(0.0), torch.zeros_like(parameter), torch.zeros_like(parameter))
+            for parameter in self.parameters
+        ]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def schedule(self) -> tuple[float, float]:
+        """Return learning rate and beta1 of the next step."""
+        lowest = self.learning_rate / 25
+        peak, last = 0.3 * self.steps - 1, self.steps - 1
+        if self.step_count <= peak:
+            parts, rates, betas = self.step_count / peak, (lowest, self.learning_rate), (0.95, 0.85)
+        else:
+            parts = (self.step_count - peak) / (last - peak)
+            rates, betas = (self.learning_rate, lowest / 1e4), (0.85, 0.95)
+        weight = math.cos(math.pi * parts) + 1
+        rate, beta = (end + (start - end) / 2.0 * weight for start, end in (rates, betas))
+        return rate, beta
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update the parameters that have a gradient."""
+        rate, beta = self.schedule()
+        used = [
+            (parameter, parameter.grad, *state)
+            for parameter, state in zip(self.parameters, self.state, strict=True)
+            if parameter.grad is not None
+        ]
+        if used:
+            parameters, gradients, counts, means, squares = map(list, zip(*used, strict=True))
+            adam(
+                *(parameters, gradients, means, squares, [], counts),
+                **{"amsgrad": False, "beta1": beta, "beta2": 0.999, "lr": rate},
+                **{"weight_decay": 0, "eps": 1e-8, "maximize": False},
+            )
+        self.step_count += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"step": self.step_count, "state": self.state}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.step_count = saved["step"]
+        for own, kept in zip(self.state, saved["state"], strict=True):
+            for tensor, value in zip(own, kept, strict=True):
+                tensor.copy_(value)
 
 
 def progress_bar(settings: TrainingSettings, images: int, done: int) -> tqdm:
@@ -164,7 +222,7 @@ def epoch_randomness(
 
 
 def _run_epoch(
-    model, penalty, images, labels, optimizer, schedule, settings, epoch, progress
+    model, penalty, images, labels, optimizer, settings, epoch, progress
 ) -> dict[str, float] | None:
     """Run one epoch; return its means, or None if the objective was not finite."""
     device = images.device
@@ -175,7 +233,6 @@ def _run_epoch(
     model.train()
     for batch in batches:
         objective = training_step(model, penalty, optimizer, images[batch], labels[batch], starts)
-        schedule.step()
         correct = objective.logits.argmax(1) == labels[batch]
         totals += torch.stack(
             [objective.loss.sum(), objective.penalty.sum(), correct.sum()]
