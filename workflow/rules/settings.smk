@@ -97,6 +97,7 @@ def attack_settings(cell, **changed):
         "cell": cell,
         "images": CONFIG.evaluation.images,
         "epsilons": CONFIG.datasets[cell["dataset"]].epsilons.model_dump(),
+        "headline": HEADLINE[cell["dataset"]],
         "attacks": CONFIG.attacks,
     } | changed
 
