@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -150,9 +151,12 @@ def test_images_outside_ball_or_pixel_range_are_an_error(linear, monkeypatch, an
         run_attack(*linear, PGD["linf"], [epsilon], seed=0)
 
 
-@pytest.mark.parametrize("epsilons", [[], [0.0, 0.1], [0.2, 0.1], [0.1, 0.1], [-0.1]])
+@pytest.mark.parametrize(
+    "epsilons",
+    [[], [0.0, 0.1], [0.2, 0.1], [0.1, 0.1], [-0.1], [math.nan], [0.1, math.inf], ["far"], 0.1],
+)
 def test_epsilons_must_increase_from_above_zero(linear, epsilons):
-    with pytest.raises(ValueError, match="increasing numbers above 0"):
+    with pytest.raises(ValueError, match="increasing numbers above 0, got"):
         run_attack(*linear, FGSM["l2"], epsilons, seed=0)
 
 
@@ -277,7 +281,7 @@ def test_an_expensive_attack_starts_at_the_largest_ball_and_skips_what_stands_th
 
 def test_radii_of_earlier_attacks_are_exact(linear):
     """In float32, 0.15 is larger than 0.15, and a broken image would count as robust."""
-    with pytest.raises(ValueError, match=r"broken_at: expected float64, got torch\.float32"):
+    with pytest.raises(ValueError, match=r"broken_at: expected float64 .* got torch\.float32"):
         run_attack(*linear, PGD["l2"], [0.15], seed=0, broken_at=torch.full((60,), 0.15))
 
 
@@ -325,3 +329,120 @@ def test_the_four_attacks_are_the_reference_autoattack(norm):
         radius = torch.tensor(epsilon, dtype=torch.float64)
         broken_at = torch.where(record.robust[0], math.inf, radius)
     assert torch.equal(record.robust[0], expected)
+
+
+EVERY_ATTACK = [(attack, norm) for attack in attacks.ATTACKS for norm in ("linf", "l2")]
+EVERY_ATTACK.remove(("ddn", "linf"))
+
+
+@pytest.mark.parametrize(("attack", "norm"), EVERY_ATTACK)
+def test_float64_networks_get_the_same_verdicts(linear10, attack, norm, monkeypatch):
+    square = attacks.SquareAttack
+    monkeypatch.setattr(attacks, "_targets", lambda classes: 1)  # a small budget is enough here
+    monkeypatch.setattr(
+        attacks, "SquareAttack", lambda *a, **options: square(*a, **options | {"n_queries": 50})
+    )
+    model, images, labels = linear10
+    settings = AttackSettings(attack, norm, steps=20)
+    epsilons = [nearest_boundary(*linear10, norm).max().item()]
+    chosen = torch.arange(0, 50, 10)
+    single = run_attack(model, images[chosen], labels[chosen], settings, epsilons, seed=0)
+    double = run_attack(
+        copy.deepcopy(model).double(), images[chosen].double(), labels[chosen], settings, epsilons,
+        seed=0,
+    )  # fmt: skip
+    assert double.adversarial.dtype == torch.float64
+    assert torch.equal(double.robust, single.robust)
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd", "ddn", "apgd-ce", "fab-t"])
+def test_the_callers_gradient_mode_and_gradients_do_not_matter(linear10, attack):
+    model, images, labels = linear10
+    settings = AttackSettings(attack, "l2", steps=5)
+    expected = run_attack(model, images[:9], labels[:9], settings, [0.5], seed=0)
+    trainable = copy.deepcopy(model).requires_grad_()
+    with torch.no_grad():
+        found = [run_attack(trainable, images[:9], labels[:9], settings, [0.5], seed=0)]
+    with torch.inference_mode():
+        batch = images[:9] + 0, labels[:9] + 0, settings, [0.5]  # inference tensors
+        found += [run_attack(net, *batch, seed=0) for net in (model, copy.deepcopy(model))]
+    for record in found:
+        assert torch.equal(record.adversarial, expected.adversarial)
+        assert not record.adversarial.is_inference()
+    assert all(parameter.grad is None for parameter in trainable.parameters())
+    assert all(parameter.requires_grad for parameter in trainable.parameters())
+
+
+class NanWhereBright(nn.Module):
+    def forward(self, images):
+        logits = images.flatten(1)[:, :4]
+        bright = images.flatten(1).mean(1, keepdim=True) > 0.5
+        return torch.where(bright, torch.nan, logits)
+
+
+def test_an_image_without_finite_logits_is_misclassified():
+    images = torch.stack([torch.zeros(1, 2, 2), torch.full((1, 2, 2), 0.9)])
+    labels = torch.tensor([0, 0])  # what argmax says of NaN, too
+    for attack, norm in (("pgd", "linf"), ("ddn", "l2")):
+        record = run_attack(
+            NanWhereBright(), images, labels, AttackSettings(attack, norm), [1e-3], seed=0
+        )
+        assert not record.robust[:, 1].any()
+        assert record.epsilon_found[1] == 0
+        assert torch.equal(record.adversarial[1], images[1])
+
+
+@pytest.mark.parametrize(("attack", "norm"), EVERY_ATTACK)
+def test_no_images_no_verdicts(linear10, attack, norm):
+    model, images, labels = linear10
+    record = run_attack(
+        model, images[:0], labels[:0], AttackSettings(attack, norm), [0.1, 0.2], seed=0
+    )
+    assert record.robust.shape == (2, 0)
+    assert record.adversarial.shape == images[:0].shape
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda net, x, y: (net, 255 * x, y), r"images: expected pixels in \[0, 1\].*; rescale"),
+        (lambda net, x, y: (net, x * math.nan, y), r"images: expected pixels in \[0, 1\].*nan"),
+        (lambda net, x, y: (net, x.double(), y), "expected the dtype of the network.*float64 for"),
+        (lambda net, x, y: (net.half(), x.half(), y), "float32 or float64; got torch.float16"),
+        (lambda net, x, y: (net, (255 * x).byte(), y), "images: expected floating point.*uint8"),
+        (lambda net, x, y: (net, x, y.int()), "labels: expected one class index.*int32"),
+        (lambda net, x, y: (net, x, y[:3]), r"labels: expected one class index.*shape \(3,\)"),
+        (lambda net, x, y: (net, x, y + 1), "labels: expected 0 to 9, got values from 1 to 10"),
+    ],
+    ids=["255", "nan", "mixed", "half", "bytes", "int32", "short", "range"],
+)
+def test_what_is_wrong_with_images_or_labels_is_said_before_any_attack(
+    linear10, change, message, monkeypatch
+):
+    fake = use(monkeypatch, lambda images, epsilon: images)
+    model, images, _ = linear10
+    arguments = change(copy.deepcopy(model), images, torch.arange(50) % 10)
+    with pytest.raises(ValueError, match=message):
+        run_attack(*arguments, PGD["linf"], [0.1], seed=0)
+    assert fake.sizes == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
+        ({"restarts": 1.5}, "restarts: expected a whole number of at least 1, got 1.5"),
+    ],
+)
+def test_budgets_are_whole_numbers(linear, options, message):
+    with pytest.raises(ValueError, match=message):
+        run_attack(*linear, AttackSettings("pgd", "l2", **options), [0.1], seed=0)
+
+
+def test_square_says_which_images_it_needs(linear10):
+    model, images, labels = linear10
+    for shape, message in (((50, 64), "N, C, H, W"), ((50, 1, 4, 16), "at least 5")):
+        with pytest.raises(ValueError, match=message):
+            run_attack(
+                model, images.reshape(shape), labels, AttackSettings("square", "l2"), [0.1], seed=0
+            )

@@ -61,6 +61,14 @@ def test_cheap_attacks_first_and_the_others_on_what_those_left(network, tmp_path
     assert both.sum() > 4
 
 
+def test_an_attack_may_run_at_the_headline_radii_alone(network, tmp_path):
+    attacks = [*ATTACKS[1:3], AttackSettings("apgd-t", "linf", radii="headline")]
+    *_, (settings, last) = attacked(network, tmp_path, attacks=attacks, headline={"linf": [0.05]})
+    assert (settings.attack, last.epsilons) == ("apgd-t", [0.05])
+    everywhere = attacked(network, tmp_path / "all", attacks=[*ATTACKS[1:3], ATTACKS[4]])[-1][1]
+    assert torch.equal(last.robust[0], everywhere.robust[1])
+
+
 def test_what_broke_in_an_earlier_stage_is_not_attacked_again(network, tmp_path):
     broken = torch.full((40,), math.inf, dtype=torch.float64)
     broken[10:40] = 0.1

@@ -1,13 +1,15 @@
-"""Our evaluation of a trained network against another library's attacks."""
+"""Our evaluation of trained networks against another library's attacks and AutoAttack's driver."""
 
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from pyautoattack import AutoAttack
 
 from input_hessian.experiment.attacks import AttackSettings, run_attack
 from input_hessian.experiment.data import load
+from input_hessian.experiment.evaluation import Records, run_attacks
 from input_hessian.experiment.models import load_model
 
 with warnings.catch_warnings():
@@ -55,3 +57,32 @@ def test_another_library_finds_the_same_robust_accuracy(network, attack, norm):
     theirs = model(examples).argmax(1) == labels
     assert 0.3 < ours.double().mean() < 0.95
     assert abs(ours.double().mean() - theirs.double().mean()) <= 0.01
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("cell", ["none/lam~0", "hessian/lam~1", "adversarial-l2/lam~0.5"])
+def test_evaluation_gives_the_verdicts_of_the_driver_of_autoattack(demo, cell, norm, tmp_path):
+    """All attacks of an evaluation, cheap ones first and several radii, image by image."""
+    folder = Path(demo.path)
+    model, _ = load_model(folder / f"results/demo/digits/{cell}/seed~0/model.safetensors")
+    images, labels, _ = (field[:40] for field in load(folder / "data/digits.safetensors", "test"))
+    radius, name = EPSILON[norm], {"linf": "Linf", "l2": "L2"}[norm]
+    headline = {"radii": "headline"}
+    attacks = [AttackSettings("pgd", norm, steps=20), AttackSettings("apgd-ce", norm)]
+    attacks += [
+        AttackSettings(attack, norm, **headline) for attack in ("apgd-t", "fab-t", "square")
+    ]
+    attacks += [AttackSettings("ddn", norm, steps=100)] * (norm == "l2")
+    *_, (_, last) = run_attacks(
+        model,
+        images,
+        labels,
+        attacks,
+        epsilons={norm: [radius / 2, radius, 1.5 * radius]},
+        headline={norm: [radius]},
+        seed=0,
+        records=Records(tmp_path, ""),
+    )
+    driver = AutoAttack(model, norm=name, eps=radius, seed=0)
+    examples, _ = driver.run_standard_evaluation(images, labels)
+    assert torch.equal(last.robust[0], model(examples).argmax(1) == labels)

@@ -98,6 +98,7 @@ def evaluation_settings(cell, **attack):
         "attack": {
             "images": CONFIG.evaluation.images,
             "epsilons": CONFIG.datasets[cell["dataset"]].epsilons.model_dump(),
+            "headline": headline,
             "attacks": CONFIG.attacks,
         }
         | attack

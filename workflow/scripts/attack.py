@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from input_hessian.experiment.attacks import MINIMAL_NORM, AttackSettings
+from input_hessian.experiment.attacks import MINIMAL_NORM, AttackSettings, clean_verdicts
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.data import evaluation_images, load
 from input_hessian.experiment.devices import configure
@@ -35,7 +35,7 @@ def main(
     cell = settings["cell"]
     chosen = evaluation_images(data, settings["images"])
     network, status = load_model(model, place)
-    correct = predict(network, chosen.images).argmax(1) == chosen.labels
+    correct = clean_verdicts(network, chosen.images, chosen.labels)
     where = environment(place, threads)
     records = Records(
         # Beside the outputs, but not declared: Snakemake deletes those before it repeats a job.
@@ -57,6 +57,7 @@ def main(
         chosen.labels,
         attacks if status == "finished" else [],
         epsilons=settings["epsilons"],
+        headline=settings["headline"],
         seed=cell["seed"],
         records=records,
     ):

@@ -3,13 +3,12 @@
 import pandas as pd
 import torch
 
-from input_hessian.experiment.attacks import AttackSettings
+from input_hessian.experiment.attacks import AttackSettings, clean_verdicts
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.data import evaluation_images
 from input_hessian.experiment.devices import configure
 from input_hessian.experiment.evaluation import Records, run_attacks, verdicts
 from input_hessian.experiment.files import write_atomically
-from input_hessian.experiment.inference import predict
 from input_hessian.experiment.models import load_model
 from input_hessian.experiment.provenance import environment, fingerprint
 from input_hessian.experiment.sources import source_files
@@ -57,7 +56,7 @@ def main(
             records=records,
             broken_at={norm: torch.from_numpy(broken[norm].to_numpy(copy=True)) for norm in broken},
         )
-        correct = predict(network, chosen.images).argmax(1) == chosen.labels
+        correct = clean_verdicts(network, chosen.images, chosen.labels)
         further = [verdicts(*attack, correct, chosen.index, chosen.labels) for attack in done]
         tables += [table.assign(**cell)[tables[0].columns] for table in further]
     # The records stay: a new lam of any regularizer repeats the selection, and with it this job,

@@ -11,6 +11,7 @@ largest epsilon: what one of them leaves standing there it does not attack again
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from input_hessian.experiment.errors import UserError
-from input_hessian.experiment.inference import predict
+from input_hessian.experiment.inference import correct, device_of, frozen, predict
+from input_hessian.hessian import check_batch, check_logits
 from input_hessian.input_gradient import with_cheap_input_gradient
 
 # Largest rounding by which float32 images may leave a ball: 784 pixels, each within 2^-24.
@@ -51,12 +53,15 @@ class AttackSettings:
         steps: of one PGD run (its step size is ``2.5 * epsilon / steps``, Madry et al. 2018) or of
             DDN; the other attacks have a fixed budget.
         restarts: PGD runs from new random starts, on the images still standing.
+        radii: ``"headline"`` where :func:`input_hessian.experiment.evaluation.run_attacks` runs it at
+            the headline radii alone.
     """
 
     attack: str
     norm: str
     steps: int = 1
     restarts: int = 1
+    radii: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,14 @@ def _autoattack(build: Callable[..., object]) -> Callable[[AttackSettings], Atta
         def run(model, images, labels, epsilon, seed):
             with torch.no_grad():
                 classes = model(images[:1]).shape[1]
+            smallest = 5 if settings.norm == L2 else 1  # its l2 start is a grid of five by five
+            if settings.attack == "square" and (
+                images.ndim != 4 or min(images.shape[2:]) < smallest
+            ):
+                raise UserError(
+                    f"square: expected images [N, C, H, W] of at least {smallest} by {smallest} "
+                    f"pixels, got shape {list(images.shape)}"
+                )
             if settings.attack == "apgd-t" and classes < 4:  # its loss compares four logits
                 raise UserError(f"apgd-t: expected at least 4 classes, got {classes}")
             attack = build(model, classes, norm=norm, eps=epsilon, seed=seed, device=images.device)
@@ -166,6 +179,8 @@ def perturbation_norm(images: Tensor, adversarial: Tensor, norm: str) -> Tensor:
     return torch.linalg.vector_norm((adversarial - images).flatten(1), ord=order, dim=1)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def run_attack(
     model: nn.Module,
     images: Tensor,
@@ -179,10 +194,14 @@ def run_attack(
 ) -> AttackRecord:
     """Attack every image at every epsilon.
 
+    May be called under ``torch.no_grad`` or ``torch.inference_mode``.
+
     Args:
-        model: network in evaluation mode; images and labels are moved to its device.
-        images: ``[N, *image]`` in [0, 1].
-        labels: ``[N]``.
+        model: maps images to logits ``[B, K]``, image by image, in float32 or float64; is put in
+            evaluation mode.
+        images: ``[N, *image]`` in [0, 1], of the network's dtype; moved to its device, as are the
+            labels.  The attacks compute in float32, the verdicts on what they found do not.
+        labels: ``[N]``, int64.
         settings: which attack.
         epsilons: radii in pixel units, positive and increasing.
         seed: of the random starts; the global generator is left as it was.
@@ -191,8 +210,10 @@ def run_attack(
         batch_size: images attacked at a time.
 
     Raises:
-        UserError: for an unknown attack or norm, epsilons that do not increase from above 0, or a
-            ``broken_at`` that is not float64.
+        UserError: for an unknown attack or norm, numbers of steps, restarts or images below 1,
+            epsilons that do not increase from above 0, or a ``broken_at`` that is not float64
+            ``[N]``.
+        ValueError: as :func:`clean_verdicts`.
         AttackError: if an image comes back outside the ball or outside [0, 1].
     """
     known = settings.attack in ATTACKS and settings.norm in (LINF, L2)
@@ -201,24 +222,36 @@ def run_attack(
             f"attack: expected one of {', '.join(ATTACKS)} with norm linf or l2 (ddn: l2 alone), "
             f"got {settings}"
         )
-    if not epsilons or not all(
-        low < high for low, high in zip([0, *epsilons], epsilons, strict=False)
-    ):
-        raise UserError(f"epsilons: expected increasing numbers above 0, got {list(epsilons)}")
-    if broken_at is not None and broken_at.dtype != torch.float64:  # rounded, it misses its epsilon
-        raise UserError(f"broken_at: expected float64, got {broken_at.dtype}")
+    counts = {"steps": settings.steps, "restarts": settings.restarts, "batch_size": batch_size}
+    for name, count in counts.items():
+        if not (isinstance(count, int) and count >= 1):
+            raise UserError(f"{name}: expected a whole number of at least 1, got {count!r}")
+    epsilons = _checked_epsilons(epsilons)
+    model, images, labels = frozen(model), images.detach().cpu(), labels.detach().cpu()
+    correctly = clean_verdicts(model, images, labels)
+    found = torch.where(correctly, math.inf, 0.0).double()
+    before = found
+    if broken_at is not None:
+        # rounded to float32, it misses its epsilon
+        if broken_at.dtype != torch.float64 or broken_at.shape != labels.shape:
+            raise UserError(
+                f"broken_at: expected float64 of shape ({len(labels)},), "
+                f"got {broken_at.dtype} of shape {tuple(broken_at.shape)}"
+            )
+        before = torch.minimum(found, broken_at.cpu())
     attack = ATTACKS[settings.attack](settings)
     attacked = with_cheap_input_gradient(model)
-    correct = predict(model, images).argmax(1) == labels
-    found = torch.where(correct, math.inf, 0.0).double()
-    before = found if broken_at is None else torch.minimum(found, broken_at)
+    if images.dtype != torch.float32:
+        attacked = _InSinglePrecision(attacked, images.dtype)
+    device = device_of(model)
     adversarial = images.clone()
 
     def attack_images(chosen: Tensor, epsilon: float | None) -> None:
         for part in chosen.nonzero().squeeze(1).split(batch_size):
             if not len(part):  # the libraries refuse an empty batch
                 return
-            candidates = _attack_batch(attack, attacked, images[part], labels[part], epsilon, seed)
+            batch = images[part].to(device, torch.float32), labels[part].to(device)
+            candidates = attack(attacked, *batch, epsilon, seed).detach().to(images)
             distance, broken = _verified(
                 model, images[part], labels[part], candidates, settings, epsilon
             )
@@ -226,11 +259,10 @@ def run_attack(
             adversarial[hit] = candidates[broken]
             found[hit] = distance[broken].double() if epsilon is None else epsilon
 
-    device = next(model.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         if settings.attack in MINIMAL_NORM:
-            attack_images(correct, None)
+            attack_images(correctly, None)
         elif settings.attack in SURVIVORS_ONLY:
             larger = math.inf
             for epsilon in reversed(epsilons):
@@ -243,12 +275,63 @@ def run_attack(
                     attack_images(torch.minimum(before, found) > epsilon, epsilon)
     smallest = torch.minimum(before, found)
     robust = torch.stack([smallest > epsilon for epsilon in epsilons])
-    return AttackRecord(list(epsilons), robust, adversarial, found)
+    return AttackRecord(epsilons, robust, adversarial, found)
 
 
-def _attack_batch(attack, model, images, labels, epsilon, seed) -> Tensor:
-    device = next(model.parameters()).device
-    return attack(model, images.to(device), labels.to(device), epsilon, seed).detach().cpu()
+def clean_verdicts(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return which images are classified correctly, bool ``[N]``; none whose logits are not finite.
+
+    Args:
+        model: as in :func:`run_attack`.
+        images: ``[N, *image]`` in [0, 1], of the network's dtype.
+        labels: ``[N]``, int64.
+
+    Raises:
+        UserError: for images outside [0, 1], in half precision, or of another dtype than the
+            network's parameters.
+        ValueError: for labels or logits, as :class:`input_hessian.hessian.InputHessian`.
+    """
+    check_batch(images, labels)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), images.dtype)
+    if images.dtype != dtype or dtype not in (torch.float32, torch.float64):
+        raise UserError(
+            "images: expected the dtype of the network, float32 or float64; "
+            f"got {images.dtype} for a network of {dtype}"
+        )
+    if not ((images >= 0) & (images <= 1)).all():  # also refuses NaN
+        raise UserError(
+            "images: expected pixels in [0, 1], where the attacks look for adversarial examples, got "
+            f"values from {images.min():.6g} to {images.max():.6g}; rescale them, and normalise in "
+            "the network"
+        )
+    logits = predict(model, images)
+    labels = labels.cpu()
+    check_logits(logits, labels)
+    return correct(logits, labels)
+
+
+def _checked_epsilons(epsilons: Sequence[float]) -> list[float]:
+    try:
+        radii = [float(epsilon) for epsilon in epsilons]
+    except (TypeError, ValueError):
+        radii = []
+    if not radii or not all(low < high for low, high in itertools.pairwise([0, *radii, math.inf])):
+        raise UserError(
+            f"epsilons: expected a list of finite, increasing numbers above 0, got {epsilons}"
+        )
+    return radii
+
+
+class _InSinglePrecision(nn.Module):
+    """A network of another dtype as the attacks see it: AutoAttack's are written for float32."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.model, self.dtype = model, dtype
+        self.train(model.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images.to(self.dtype)).float()
 
 
 def _verified(model, images, labels, candidates, settings, epsilon) -> tuple[Tensor, Tensor]:
@@ -257,10 +340,11 @@ def _verified(model, images, labels, candidates, settings, epsilon) -> tuple[Ten
     where = f"{settings.attack} {settings.norm}" + (f" at epsilon {epsilon}" if epsilon else "")
     limit = math.inf if epsilon is None else epsilon + ROUNDING
     if not (distance <= limit).all():  # also refuses NaN
-        raise AttackError(f"{where} returned a perturbation of {distance.max():.6g}")
+        nan = "; the network's gradient is not finite there" if distance.isnan().any() else ""
+        raise AttackError(f"{where} returned a perturbation of {distance.max():.6g}{nan}")
     if candidates.min() < 0 or candidates.max() > 1:
         raise AttackError(
             f"{where} returned pixels in "
             f"[{candidates.min():.6g}, {candidates.max():.6g}], outside [0, 1]"
         )
-    return distance, predict(model, candidates).argmax(1) != labels
+    return distance, ~correct(predict(model, candidates), labels)

@@ -166,6 +166,8 @@ class FixedAttack(Part):
     """Which attack."""
     norm: Norm
     """Norm of the perturbation."""
+    radii: Literal["headline"] | None = None
+    """`headline`: at these radii of the data set alone, instead of at all epsilons."""
 
 
 class PgdAttack(Part):
@@ -380,12 +382,13 @@ class Config(Part):
     @property
     def attacks(self) -> list[dict[str, Any]]:
         """Attacks on every cell."""
-        return [attack.model_dump() for attack in self.evaluation.attacks]
+        return [attack.model_dump(exclude_none=True) for attack in self.evaluation.attacks]
 
     @property
     def selected_attacks(self) -> list[dict[str, Any]]:
         """Further attacks on the selected cells."""
-        return [attack.model_dump() for attack in self.selection.attacks] if self.selection else []
+        attacks = self.selection.attacks if self.selection else []
+        return [attack.model_dump(exclude_none=True) for attack in attacks]
 
     @property
     def headline(self) -> dict[str, dict[str, list[float]]]:

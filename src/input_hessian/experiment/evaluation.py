@@ -15,12 +15,12 @@ from input_hessian.experiment.attacks import (
     SURVIVORS_ONLY,
     AttackRecord,
     AttackSettings,
+    clean_verdicts,
     run_attack,
 )
 from input_hessian.experiment.checksums import checksum_file, record_checksum, verified
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
-from input_hessian.experiment.inference import predict
 
 
 class Records:
@@ -74,6 +74,7 @@ def run_attacks(
     epsilons: Mapping[str, Sequence[float]],
     seed: int,
     records: Records,
+    headline: Mapping[str, Sequence[float]] | None = None,
     broken_at: Mapping[str, Tensor] | None = None,
 ) -> Iterator[tuple[AttackSettings, AttackRecord]]:
     """Run the attacks, those on survivors alone last and otherwise in the order given.
@@ -91,21 +92,24 @@ def run_attacks(
         epsilons: radii, per norm.
         seed: of every attack's random numbers.
         records: where finished attacks are kept.
+        headline: per norm the radii of the attacks with ``radii="headline"``; without them, these
+            run at all ``epsilons``.
         broken_at: per norm the smallest epsilon ``[N]`` at which attacks before these broke an
             image, infinite where none did.
 
     Yields:
         An attack and what it did, in the order in which they ran.
     """
-    correct = predict(model, images).argmax(1) == labels
+    correct = clean_verdicts(model, images, labels)
     none = torch.where(correct, torch.inf, 0.0).double()
+    radii_of = {None: epsilons, "headline": headline or epsilons}
     known = {norm: none for norm in epsilons} | dict(broken_at or {})
     for settings in sorted(attacks, key=lambda settings: settings.attack in SURVIVORS_ONLY):
         norm, last = settings.norm, settings.attack in SURVIVORS_ONLY
 
         def attack(settings=settings, norm=norm, last=last) -> AttackRecord:
             before = known[norm] if last else None
-            radii = epsilons[norm]
+            radii = radii_of[settings.radii][norm]
             return run_attack(model, images, labels, settings, radii, seed=seed, broken_at=before)
 
         record = records.get(f"{settings.attack}_{norm}", attack)
