@@ -60,7 +60,7 @@ rule train:
         **job(minutes=120),
     params:
         settings=lambda wildcards: text(training_settings(wildcards)),
-        device=CONFIG.device,
+        device=DEVICE,
     message:
         f"Train {CELL_TEXT}"
     shell:
@@ -86,7 +86,7 @@ rule attack:
         **job(minutes=240),
     params:
         settings=lambda wildcards: text(attack_settings(identity(wildcards))),
-        device=CONFIG.device,
+        device=DEVICE,
     message:
         f"Attack {CELL_TEXT}"
     shell:
@@ -114,7 +114,7 @@ if CONFIG.curvature:
             settings=lambda wildcards: text(
                 {"cell": identity(wildcards), "images": CONFIG.curvature.images}
             ),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             f"Measure the curvature of {CELL_TEXT}"
         shell:
@@ -140,7 +140,7 @@ if CONFIG.masking:
             **job(minutes=120),
         params:
             settings=lambda wildcards: text(masking_settings(identity(wildcards))),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             f"Check {CELL_TEXT} for gradient masking"
         shell:
@@ -183,7 +183,7 @@ if CONFIG.masking:
                     control(wildcards.dataset), epsilons=HEADLINE[wildcards.dataset]
                 )
             ),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             "Attack the masked control, {wildcards.dataset}"
 
@@ -200,7 +200,7 @@ if CONFIG.masking:
             settings=lambda wildcards: text(
                 masking_settings(control(wildcards.dataset))
             ),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             "Check the masked control for gradient masking, {wildcards.dataset}"
 
@@ -233,7 +233,7 @@ if CONFIG.selection:
                     "headline": HEADLINE[wildcards.dataset],
                 }
             ),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             f"Attack validation images of {CELL_TEXT}"
         shell:
@@ -294,7 +294,7 @@ if CONFIG.selection:
                     "attacks": CONFIG.selected_attacks,
                 }
             ),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             "Attack the selected {wildcards.dataset}, {wildcards.regularizer}, seed {wildcards.seed}"
         shell:
@@ -335,7 +335,7 @@ if CONFIG.cost:
                 }
             ),
             dataset="{dataset}",
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             "Time training steps, {wildcards.dataset}"
         shell:
@@ -367,7 +367,7 @@ if CONFIG.recovery:
                 training_settings(wildcards)
                 | {"recovery": CONFIG.recovery.model_dump(exclude_none=True)}
             ),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             "Measure estimators while training {wildcards.dataset}, {wildcards.regularizer}, lam {wildcards.lam}"
         shell:
@@ -397,7 +397,7 @@ if CONFIG.certificate:
             settings=lambda wildcards: text(
                 training_settings(wildcards) | {"model": CONFIG.certificate.model}
             ),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             f"Train the certifiable network, {CELL_TEXT}"
 
@@ -424,7 +424,7 @@ if CONFIG.certificate:
                     ],
                 )
             ),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             f"Attack the certifiable network, {CELL_TEXT}"
 
