@@ -314,7 +314,8 @@ class Config(Part):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where networks are trained and attacked."""
     mirror: str = ""
-    """Folder or URL tried before the public addresses: `<mirror>/<data set>/<file>`."""
+    """Folder or URL tried before the public addresses: `<mirror>/<data set>/<file>`; of a folder also
+    the file itself and torchvision's `MNIST/raw`."""
     datasets: Annotated[dict[Name, DatasetEntry], Field(min_length=1)]
     """Data sets, by name."""
     model: Model
