@@ -12,7 +12,9 @@ input or output of the rule, the number of threads, or, for all others, one of i
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,10 @@ import cyclopts
 import yaml
 
 from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.sources import edited, watch
 
+# What an OSError says of a folder that is full, read-only or not the user's.
+NO_PLACE = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
 Input = Path  # a file that must be there
 Output = Path  # a file to write
 Untracked = str  # a resource of the rule: what changes no result
@@ -33,8 +38,11 @@ Settings = Annotated[dict, cyclopts.Parameter(parse=False)]
 def run(main: Callable[..., None]) -> None:
     """Call a script's function with the arguments of the command line.
 
-    A :class:`UserError` ends it with its message and status 1, without a traceback.
+    A :class:`UserError` ends it with its message and status 1, without a traceback, and so does a
+    place that cannot be written to, or code that is edited meanwhile: Snakemake would take the result
+    for one of the new code.
     """
+    watch(inspect.getfile(main))
     app = cyclopts.App(
         help=inspect.getmodule(main).__doc__,
         version_flags=(),
@@ -46,6 +54,18 @@ def run(main: Callable[..., None]) -> None:
     try:
         settings = {name: yaml.safe_load(sys.stdin) for name in unparsed}
         call(*arguments.args, **arguments.kwargs, **settings)
+        if files := edited():
+            names = ", ".join(os.path.relpath(file) for file in files)
+            raise UserError(f"{names} changed while this ran; run snakemake again")
+    except OSError as error:
+        if error.errno not in NO_PLACE and "temporary directory" not in str(error):
+            raise
+        print(
+            f"error: {error}; make room there or permit it (TMPDIR names the folder of temporary "
+            "files), and run snakemake again",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
