@@ -1,6 +1,7 @@
 """What a machine and its user have set up changes nothing."""
 
 import json
+from pathlib import Path
 
 import pytest
 from helpers.repository import ENVIRONMENT, Repository, copy_tree
@@ -28,6 +29,18 @@ def test_jobs_run_by_the_interpreter_of_snakemake(clone, tmp_path, monkeypatch):
     monkeypatch.setitem(ENVIRONMENT, "MPLBACKEND", "none such")
     monkeypatch.setitem(ENVIRONMENT, "LC_ALL", "C")
     clone.snakemake("--cores", "2", "--force", "data/digits.safetensors", *SHORT)
+
+
+def test_a_slurm_profile_without_slurm_says_so(clone, tmp_path, monkeypatch):
+    for path in Path("/usr/bin").iterdir():
+        if path.name != "sbatch":
+            (tmp_path / path.name).symlink_to(path)
+    monkeypatch.setitem(ENVIRONMENT, "PATH", str(tmp_path))
+    profile = ("--workflow-profile", "profiles/slurm")
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    done = clone.snakemake(*profile, "--force", f"{CELL}/model.safetensors", *SHORT, check=False)
+    assert done.returncode == 1
+    assert "expected Slurm's sbatch on this machine, found none" in done.stdout
 
 
 def test_a_device_by_its_name_and_by_auto_is_one(clone):
