@@ -108,6 +108,14 @@ def test_captions_exist():
             assert (ROOT / "workflow" / caption).read_text().strip()
 
 
+def test_linked_folders_are_ignored_like_folders(tmp_path):
+    (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    for name in ("data", "results", "logs", ".snakemake"):
+        (tmp_path / name).symlink_to(ROOT)
+        subprocess.run(["git", "-C", tmp_path, "check-ignore", "-q", name], check=True)
+
+
 def test_no_data_model_or_lock_file_is_tracked():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:

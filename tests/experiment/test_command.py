@@ -129,6 +129,60 @@ def test_a_user_error_is_its_message_alone(call):
     assert done.stderr == "error: lam: expected a number above 0, got -1.0\n"
 
 
+def test_code_edited_meanwhile_is_no_result(call, tmp_path):
+    """The script of the test itself is edited, by the script."""
+    script = tmp_path / "a script.py"
+    script.write_text(
+        SCRIPT.replace("    given =", "    open(__file__, 'a').write('#')\n    given =")
+    )
+    done = call()
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.endswith("a script.py changed while this ran; run snakemake again\n")
+    script.write_text(SCRIPT.replace("    given =", "    os.utime(__file__)\n    given =", 1))
+    script.write_text(script.read_text().replace("import json", "import json\nimport os"))
+    assert call().returncode == 0  # touched
+
+
+def test_an_own_plugin_edited_meanwhile_is_no_result(call, tmp_path):
+    plugin = tmp_path / "own.py"
+    plugin.write_text("x = 1\n")
+    load = (
+        f"    load_plugin('penalty', {str(plugin)!r})\n    open({str(plugin)!r}, 'a').write('#')\n"
+    )
+    (tmp_path / "a script.py").write_text(
+        SCRIPT.replace(
+            "def main", "from input_hessian.experiment.plugins import load_plugin\n\n\ndef main"
+        ).replace("    given =", f"{load}    given =")
+    )
+    assert call().stderr.endswith("own.py changed while this ran; run snakemake again\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            "raise OSError(errno.ENOSPC, 'No space left on device', 'x/y')",
+            "device: 'x/y'; make room",
+        ),
+        ("raise PermissionError(errno.EACCES, 'Permission denied', 'x')", "denied: 'x'; make room"),
+        (
+            "tempfile.tempdir = None; tempfile._candidate_tempdir_list = lambda: ['/dev/null']; "
+            "tempfile.mkdtemp()",
+            "TMPDIR names the folder",
+        ),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_one_sentence(call, tmp_path, code, said):
+    script = SCRIPT.replace("import json", "import errno\nimport json\nimport tempfile", 1)
+    (tmp_path / "a script.py").write_text(script.replace("    given =", f"    {code}\n    given ="))
+    done = call()
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [({"--thread": ["2"]}, "--thread"), ({"--lam": ["much"]}, "--lam"), ({"stray": []}, "stray")],

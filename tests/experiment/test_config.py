@@ -236,6 +236,30 @@ CASES = {
         "regularizers: {cure: {datasets: [cifar]}}",
         ["regularizers.cure.datasets: got 'cifar', expected names of datasets: mnist, fashion"],
     ),
+    "radius of 255 grey levels": (
+        "datasets: {mnist: {epsilons: {linf: [0.2, 8]}}}",
+        ["datasets.mnist.epsilons.linf: got 8, expected at most 1, ", "[0, 1]; ", "write 0.03137"],
+    ),
+    "radius longer than an image": (
+        "datasets: {mnist: {epsilons: {l2: [2, 76.5]}}}",
+        ["datasets.mnist.epsilons.l2: got 76.5, expected at most 28, ", "write 0.3"],
+    ),
+    "training attacks of 255 grey levels": (
+        "regularizers: {adversarial-l2: {norm: linf, lam: [8]}}",
+        ["regularizers.adversarial-l2.lam: got 8, expected at most 1, ", "write 0.03137"],
+    ),
+    "number in quotes": (
+        "training: {epochs: '1'}",
+        ['training.epochs: got "1", expected a whole number; write 1, without quotes'],
+    ),
+    "name too long for a file system": (
+        f"name: {'n' * 300}",
+        ["name: got 300 characters, expected at most 100: it is part of the names of files"],
+    ),
+    "name of an entry too long for a file system": (
+        f"regularizers: {{{'n' * 300}: {{penalty: gradient, lam: [1]}}}}",
+        ["regularizers: got 300 characters, expected at most 100"],
+    ),
     "unsorted epsilons": (
         "datasets: {mnist: {epsilons: {l2: [2, 1]}}}",
         ["datasets.mnist.epsilons.l2: got [2, 1], expected increasing order; write [1, 2]"],
@@ -632,13 +656,12 @@ def test_network_and_data_in_files_of_ones_own(tmp_path, monkeypatch):
     assert "model: unknown key 'width'; allowed are architecture, bias" in line
 
 
-def test_values_of_the_command_line():
-    # What --config device=cpu cost= 'training={epochs: 1}' makes of them: inside of braces, texts.
+def test_single_values_of_the_command_line():
+    # What --config device=cpu cost= seeds=0 makes of them.
     config = read_config(merged("{device: cpu, cost: null}"))
     assert (config.device, config.cost) == ("cpu", None)
-    (line,) = problems("training: {epochs: '1'}")
-    assert 'training.epochs: got "1", expected a whole number; write 1, without quotes' in line
-    assert "use a second --configfile" in line
+    (line,) = problems("seeds: 0")
+    assert line.endswith("seeds: got 0, expected a list; write [0]")
 
 
 def test_reading_without_plugins_imports_no_torch():

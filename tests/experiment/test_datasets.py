@@ -10,7 +10,9 @@ import gzip
 import hashlib
 import http.server
 import json
+import os
 import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +188,7 @@ def test_attempts_are_bounded(toy, tmp_path, serve):
     with pytest.raises(DatasetError):
         fetch(toy, tmp_path, mirrors=[dropping.url, missing.url])
     assert dropping.requests == {IMAGES: ["half"] * datasets.ATTEMPTS}
-    assert missing.requests == {IMAGES: ["404"] * datasets.ATTEMPTS}
+    assert missing.requests == {IMAGES: ["404"]}
 
 
 def test_a_silent_server_times_out(toy, tmp_path, monkeypatch):
@@ -196,6 +198,84 @@ def test_a_silent_server_times_out(toy, tmp_path, monkeypatch):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(DatasetError, match="timed out"):
             fetch(toy, tmp_path, mirrors=[url])
+
+
+class Endless(http.server.BaseHTTPRequestHandler):
+    """Sends without end: a byte now and then, or as much as is taken."""
+
+    chunk, pause = b"x" * 2**16, 0.0
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(self.chunk)
+                time.sleep(self.pause)
+
+    def log_message(self, *_):
+        pass
+
+
+class Dripping(Endless):
+    chunk, pause = b"x", 0.02
+
+
+@pytest.mark.parametrize(
+    ("handler", "limit", "value", "said"),
+    [
+        (Dripping, "DEADLINE", 0.3, "not complete after 0.3 s"),
+        (Endless, "LARGEST", 2**20, "longer than 1048576 bytes"),
+    ],
+)
+def test_an_answer_without_end_is_given_up_and_the_next_source_serves(
+    toy, mirror, tmp_path, serve, monkeypatch, handler, limit, value, said
+):
+    monkeypatch.setattr(datasets, limit, value)
+    one = dataclasses.replace(toy, files={IMAGES: toy.files[IMAGES]})
+    bad = serve(handler=handler).url
+    with pytest.raises(DatasetError, match=said):
+        fetch(one, tmp_path / "alone", mirrors=[bad])
+    assert list((tmp_path / "alone").iterdir()) == []
+    assert fetch(one, tmp_path / "raw", mirrors=[bad, str(mirror)]) == {IMAGES: source(mirror)}
+
+
+def test_what_is_no_file_is_not_waited_for(toy, mirror, tmp_path):
+    (mirror / "toy" / IMAGES).unlink()
+    os.mkfifo(mirror / "toy" / IMAGES)
+    with pytest.raises(DatasetError, match="no such file"):
+        fetch(toy, tmp_path / "raw", mirrors=[str(mirror)])
+    os.mkfifo(tmp_path / "raw" / IMAGES)
+    with pytest.raises(DatasetError, match="expected a file, got something else; move it away"):
+        fetch(toy, tmp_path / "raw", mirrors=[str(mirror)])
+
+
+@pytest.mark.parametrize("spelt", ["~/my data", "$HOME/my data", "${HOME}/my data", "file://{}"])
+@pytest.mark.parametrize("below", ["toy", "Toy/raw", "."])
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_mirror_is_found_as_it_is_spelt_laid_out_and_packed(
+    toy, contents, tmp_path, monkeypatch, spelt, below, packed
+):
+    folder = tmp_path / "my data" / below
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        path = folder / name if packed else folder / name.removesuffix(".gz")
+        path.write_bytes(content if packed else gzip.decompress(content))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sums = {name: md5(gzip.decompress(content)) for name, content in contents.items()}
+    known = dataclasses.replace(toy, contents=sums, folders=("Toy/raw",))
+    raw = tmp_path / "raw"
+    mirror = spelt.replace("{}", (tmp_path / "my data").as_uri().removeprefix("file://"))
+    assert fetch(known, raw, mirrors=[mirror]) == dict.fromkeys(toy.files, f"{folder}/")
+    assert fetch(known, raw) == dict.fromkeys(toy.files, "cache")
+    taken = datasets.prepare(known, raw)
+    for name, content in contents.items():
+        (raw / name).write_bytes(content)
+    official = datasets.prepare(toy, raw)
+    assert all(torch.equal(taken[key], official[key]) for key in official)
+    (raw / IMAGES).write_bytes(gzip.compress(b"something else"))
+    with pytest.raises(DatasetError, match="md5 mismatch"):
+        datasets.prepare(known, raw)
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: content + b"x"])
@@ -251,8 +331,8 @@ def test_when_nothing_serves_the_message_lists_every_source_and_the_remedy(
         fetch(toy, tmp_path / "raw", mirrors=mirrors)
     got = md5(contents[IMAGES][:-1] + bytes([contents[IMAGES][-1] ^ 1]))
     reasons = [
-        ["no/such/toy/: no such folder: ", str(Path("no/such").resolve())],
-        [f"{empty}/toy/: no such file: {empty / 'toy' / IMAGES}"],
+        ["no/such: no such folder: ", str(Path("no/such").resolve())],
+        [f"{empty}: no such file: {empty / 'toy' / IMAGES}"],
         [f"{missing.url}/toy/: 404 ", "Not Found"],
         [f"{half.url}/toy/: ", "IncompleteRead"],
         [f"{wrong.url}/toy/: ", toy.files[IMAGES], got],
@@ -266,6 +346,15 @@ def test_when_nothing_serves_the_message_lists_every_source_and_the_remedy(
     for name, expected in toy.files.items():
         assert f"{name}  (md5 {expected})" in lines
     assert "`mirror:` in config.yaml" in lines[-1]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_what_is_in_the_official_files_is_known(name):
+    files = {file.name: file for file in (MIRROR / name).glob("*.gz")}
+    assert DATASETS[name].contents == {
+        filename: md5(gzip.decompress(files[filename].read_bytes()))
+        for filename in DATASETS[name].files
+    }
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
@@ -373,6 +462,7 @@ def test_images_and_labels_are_those_of_torchvision(prepared, tmp_path, name):
     reference = {"mnist": MNIST, "fashion_mnist": FashionMNIST}[name]
     raw, tensors = prepared(name)
     unpacked = tmp_path / reference.__name__ / "raw"
+    assert DATASETS[name].folders == (str(unpacked.relative_to(tmp_path)),)
     unpacked.mkdir(parents=True)
     for filename in DATASETS[name].files:
         content = gzip.decompress((raw / filename).read_bytes())

@@ -1,16 +1,40 @@
+import os
 import subprocess
+import sys
 
 import pytest
+import torch
 
 from input_hessian.experiment.provenance import commit, fingerprint
+
+MODES = """
+import torch
+from input_hessian.experiment.devices import configure
+from input_hessian.experiment.provenance import environment
+print(environment(configure("cpu", 1), 1)["arithmetic"], torch.backends.cuda.matmul.allow_tf32)
+"""
+
+
+def test_the_record_says_what_changes_bits_and_no_variable_allows_tf32():
+    variables = {"ATEN_CPU_CAPABILITY": "default", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
+    command = [sys.executable, "-c", MODES]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
+    mkldnn = "oneDNN" if torch.backends.mkldnn.is_available() else "no oneDNN"
+    assert done.stdout == f"DEFAULT, {mkldnn}, deterministic, no TF32 False\n"
 
 
 def test_fingerprint_changes_with_what_a_result_depends_on_and_with_nothing_else(tmp_path):
     code, where = tmp_path / "code.py", {"torch": "2", "device": "cpu", "threads": 1, "commit": "a"}
+    where |= {"arithmetic": "AVX2"}
     code.write_text("x")
     first = fingerprint({"a": 1, "b": 2}, where, [code])
     assert fingerprint({"b": 2, "a": 1}, where | {"commit": "b"}, [code]) == first
-    for key, value in {"torch": "3", "device": "H100", "threads": 2}.items():
+    for key, value in {
+        "torch": "3",
+        "device": "H100",
+        "threads": 2,
+        "arithmetic": "AVX512",
+    }.items():
         assert fingerprint({"a": 1, "b": 2}, where | {key: value}, [code]) != first
     assert fingerprint({"a": 1, "b": 3}, where, [code]) != first
     code.write_text("y")
@@ -21,10 +45,13 @@ def test_fingerprint_changes_with_what_a_result_depends_on_and_with_nothing_else
 def repository(tmp_path):
     """A git repository with src/code.py and reports/figure.txt, and what runs git in it."""
 
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
     def git(*arguments):
         identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
         command = ["git", "-C", tmp_path, *identity, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=outside)
+        return done.stdout.strip()
 
     for name in ("src/code.py", "reports/figure.txt"):
         (tmp_path / name).parent.mkdir()
@@ -40,10 +67,16 @@ def test_the_commit_is_that_of_the_source_wherever_one_works(
 ):
     folder, git = repository
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    short = git("rev-parse", "--short", "HEAD")
+    short = git("rev-parse", "--short=7", "HEAD")
+    # A user's own settings, and the variables of a hook in another repository.
+    git("config", "core.abbrev", "20")
+    monkeypatch.setenv("GIT_DIR", "/dev/null")
     assert commit(folder / "src/code.py") == short
     (folder / "reports/figure.txt").write_text("redrawn")
     assert commit(folder / "src/code.py") == short
+    (folder / "src/new.py").write_text("not tracked yet")
+    assert commit(folder / "src/code.py") == f"{short}-dirty"
+    (folder / "src/new.py").unlink()
     (folder / "src/code.py").write_text("edited")
     assert commit(folder / "src/code.py") == f"{short}-dirty"
 

@@ -14,9 +14,8 @@ EVERYTHING = "tests/workflow/everything.yaml"  # every penalty, attack and secti
 COLLECTIVE = ("all", "default", "figures", "tables", "total")  # compute nothing themselves
 
 
-# The interpreter's folder first: rules call `python`, as in an activated environment. And without
-# what a machine may have set that changes how Python writes.
-ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+# Without what a machine may have set that changes how Python writes.
+ENVIRONMENT = dict(os.environ)
 ENVIRONMENT.pop("PYTHONUNBUFFERED", None)
 
 

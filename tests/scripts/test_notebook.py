@@ -1,6 +1,7 @@
 """The notebook is stored without results, and what is made of one that runs and one that fails."""
 
 import io
+import json
 import re
 import sys
 
@@ -51,8 +52,6 @@ def test_code_cells_compile():
 def page(tmp_path, monkeypatch):
     """Run the script on two cells, the name and a given one; return where the page belongs."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("IPYTHONDIR", "restored")
-    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "restored")
     output = tmp_path / "out/notebook.html"
 
     def execute(*cells):
@@ -91,6 +90,50 @@ def test_failing_cell_is_named_and_leaves_no_page(page, capfd):
     assert last.startswith("error: two.ipynb: cell 'look-up' (missing = {}): KeyError: ")
     assert "run's name" in last
     assert not page.output.parent.exists()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class Figure:\n    def _repr_html_(self):\n        raise ValueError('no LaTeX')\nFigure()",
+        "import traceback\ntry:\n    raise ValueError('no LaTeX')\nexcept ValueError:\n"
+        "    traceback.print_exc()",
+    ],
+)
+def test_a_traceback_in_the_page_is_a_failure(page, capfd, source):
+    with pytest.raises(SystemExit) as stopped:
+        page(PARAMETERS, {"source": source, "id": "figure"})
+    assert stopped.value.code == 1
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: two.ipynb: cell 'figure' (")
+    assert "ValueError: no LaTeX" in last
+    assert not page.output.parent.exists()
+
+
+def test_what_the_user_has_set_up_for_jupyter_and_python_changes_no_page(
+    page, tmp_path, monkeypatch
+):
+    """A kernel of the same name, a template, start-up files; and a home that is none."""
+    spec = {"argv": ["false"], "display_name": "Python 3", "language": "python"}
+    kernel = tmp_path / "jupyter/kernels/python3/kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(json.dumps(spec))
+    template = tmp_path / "jupyter/nbconvert/templates/lab/index.html.j2"
+    template.parent.mkdir(parents=True)
+    template.write_text("the user's own page")
+    startup = tmp_path / "ipython/profile_default/startup/mine.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text("print('the IPython start-up')")
+    (tmp_path / "startup.py").write_text("print('the Python start-up')")
+    for name in ("JUPYTER_PATH", "JUPYTER_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "jupyter"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "startup.py"))
+    monkeypatch.setenv("HOME", "/dev/null")
+    text = page(PARAMETERS, {"source": "import sys; print(sys.executable)", "id": "python"})
+    assert sys.executable in text
+    assert "start-up" not in text
+    assert "own page" not in text
 
 
 def test_notebook_without_its_parameter_is_refused(page, capfd):

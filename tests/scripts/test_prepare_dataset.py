@@ -59,6 +59,6 @@ def test_without_the_files_nothing_is_written(prepare, tmp_path, capsys):
     with pytest.raises(DatasetError) as error:
         prepare(tiny_cifar10.__file__, "no/such")
     assert str(error.value).startswith(f"cannot get {tiny_cifar10.ARCHIVE} of tiny_cifar10")
-    assert f"no/such/tiny_cifar10/: no such folder: {tmp_path / 'no/such'}" in str(error.value)
+    assert f"no/such: no such folder: {tmp_path / 'no/such'}" in str(error.value)
     assert not list((tmp_path / "data").glob("*.*"))
     assert not capsys.readouterr().out

@@ -70,7 +70,7 @@ rule train:
         **job(minutes=120),
     params:
         settings=lambda wildcards: text(training_settings(wildcards)),
-        device=CONFIG.device,
+        device=DEVICE,
     message:
         f"Train {CELL_TEXT}"
     shell:
@@ -97,7 +97,7 @@ rule evaluate:
         **job(minutes=240),
     params:
         settings=lambda wildcards: text(evaluation_settings(identity(wildcards))),
-        device=CONFIG.device,
+        device=DEVICE,
     message:
         f"Evaluate {CELL_TEXT}"
     shell:
@@ -131,7 +131,7 @@ if CONFIG.masking:
                     control(wildcards.dataset), epsilons=HEADLINE[wildcards.dataset]
                 )
             ),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             "Mask the gradients of the control and evaluate it, {wildcards.dataset}"
         shell:
@@ -197,7 +197,7 @@ if CONFIG.selection:
                     "attacks": CONFIG.selected_attacks,
                 }
             ),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             "Attack the selected {wildcards.dataset}, {wildcards.regularizer}, seed {wildcards.seed}"
         shell:
@@ -238,7 +238,7 @@ if CONFIG.cost:
                 }
             ),
             dataset="{dataset}",
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             "Time training steps, {wildcards.dataset}"
         shell:
@@ -270,7 +270,7 @@ if CONFIG.recovery:
                 training_settings(wildcards)
                 | {"recovery": CONFIG.recovery.model_dump(exclude_none=True)}
             ),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             "Measure estimators while training {wildcards.dataset}, {wildcards.regularizer}, lam {wildcards.lam}"
         shell:
@@ -300,7 +300,7 @@ if CONFIG.certificate:
             settings=lambda wildcards: text(
                 training_settings(wildcards) | {"model": CONFIG.certificate.model}
             ),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             f"Train the certifiable network, {CELL_TEXT}"
 
@@ -333,7 +333,7 @@ if CONFIG.certificate:
                     ],
                 )["attack"]
             ),
-            device=CONFIG.device,
+            device=DEVICE,
         message:
             f"Attack and certify {CELL_TEXT}"
         shell:

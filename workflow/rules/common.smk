@@ -8,36 +8,42 @@ from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
+from snakemake.utils import update_config
 
 CLONE = Path(workflow.current_basedir).parents[1]
 sys.path.insert(0, str(CLONE / "src"))
 
+from input_hessian.experiment import config_files
 from input_hessian.experiment.config import read_config
+from input_hessian.experiment.devices import resolve_device
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.plugins import plugin_file
 from input_hessian.experiment.sources import parameters, source_files
 
 try:
+    # A module has its configuration from another workflow, whose files and command line are not ours.
+    if not workflow.modifier.skip_configfile:
+        texts = {file: Path(file).read_text("utf-8") for file in workflow.configfiles}
+        config_files.check(texts)
+        single = config_files.typed(workflow.config_settings.config)
+        update_config(config, single)
+        # Merged over config.yaml under the same name, another experiment would replace the full
+        # one's results.
+        given = [
+            yaml.safe_load(texts[file]) or {} for file in workflow.overwrite_configfiles
+        ]
+        if given and "name" not in {*single, *(key for keys in given for key in keys)}:
+            raise UserError(
+                f"name: {workflow.overwrite_configfiles[-1]} does not set it, and results of "
+                f"{config['name']} would be overwritten; add a line like `name: mine` to the file"
+            )
     # Jobs on a cluster read the configuration again; that it is right is known by then.
     CONFIG = read_config(config, check_plugins=not workflow.remote_exec)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 config.update(CONFIG.model_dump())  # with the defaults, for the captions of the report
-
-# Merged over config.yaml under the same name, another experiment would replace the full one's results.
-given = [
-    yaml.safe_load(Path(file).read_text()) or {}
-    for file in workflow.overwrite_configfiles
-]
-if given and "name" not in {
-    *workflow.config_settings.config,
-    *(key for keys in given for key in keys),
-}:
-    raise WorkflowError(
-        f"name: {workflow.overwrite_configfiles[-1]} does not set it, and results of "
-        f"{CONFIG.name} would be overwritten; add a line like `name: mine` to the file"
-    )
 
 RESULTS = f"results/{CONFIG.name}"
 REPORT = f"reports/{CONFIG.name}"
@@ -46,8 +52,15 @@ DATA = "data/{dataset}.safetensors"
 CELL = "{dataset}/{regularizer}/lam~{lam}/seed~{seed}"
 CELL_TEXT = "{wildcards.dataset}, {wildcards.regularizer}, lam {wildcards.lam}, seed {wildcards.seed}"
 SEED = CONFIG.seeds[0]  # of whatever is computed for one seed only
-# One job at a time per GPU: profiles/default has one. With `auto`, Snakemake cannot know.
-GPU = 1 if CONFIG.device == "cuda" else 0
+# `auto` and what it stands for are one param, so that the one computes nothing anew after the other. A
+# job on a cluster looks for itself what its node has.
+DEVICE = (
+    resolve_device("auto").type
+    if CONFIG.device == "auto" and not workflow.remote_exec
+    else CONFIG.device
+)
+# One job at a time per GPU: profiles/default has one.
+GPU = 1 if DEVICE == "cuda" else 0
 HEADLINE = CONFIG.headline
 
 
@@ -112,12 +125,34 @@ def plugin(kind, name):
     return [project_file(file) for file in source_files(plugin_file(kind, name))]
 
 
-# The scripts import the library of this checkout, also where it is not installed (--sdm conda). The
-# allocator keeps its memory: by default, glibc gives every large tensor back to the kernel and has it
-# mapped and zeroed again at the next step, a third of a step's time on a CPU.
-PYTHON = (
-    f"PYTHONPATH={shlex.quote(os.path.relpath(CLONE / 'src'))} PYTHONUNBUFFERED=1 "
-    "MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 python"
+# Jobs run by the interpreter of Snakemake, whatever `python` is first on the PATH, except in an
+# environment that is made for them (--sdm conda). Its path is not part of the shell line: another one
+# is no reason to repeat a job.
+os.environ["INPUT_HESSIAN_PYTHON"] = (
+    "python"
+    if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    else sys.executable
+)
+ENVIRONMENT = {
+    # The scripts import the library of this checkout, also where it is not installed.
+    "PYTHONPATH": shlex.quote(os.path.relpath(CLONE / "src")),
+    "PYTHONUNBUFFERED": 1,
+    "PYTHONUTF8": 1,
+    # What a user may have set for Python and Matplotlib counts for his own work alone; empty is unset.
+    **dict.fromkeys(
+        ["PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONWARNINGS"], ""
+    ),
+    "MPLBACKEND": "agg",
+    # The allocator keeps its memory: by default, glibc gives every large tensor back to the kernel and
+    # has it mapped and zeroed again at the next step, a third of a step's time on a CPU.
+    "MALLOC_MMAP_THRESHOLD_": 4294967296,
+    "MALLOC_TRIM_THRESHOLD_": 4294967296,
+}
+PYTHON = " ".join(
+    [
+        *(f"{name}={value}" for name, value in ENVIRONMENT.items()),
+        '"$INPUT_HESSIAN_PYTHON"',
+    ]
 )
 STDIN = " << 'SETTINGS'\n{params.settings}\nSETTINGS"
 

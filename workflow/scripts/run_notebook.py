@@ -1,10 +1,15 @@
 """Execute the narrated notebook on one run's results and write it as one HTML file."""
 
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from unittest import mock
 
 import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpecManager
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 from nbformat import NotebookNode
@@ -15,6 +20,7 @@ from input_hessian.experiment.files import write_atomically
 
 PARAMETERS = "parameters"  # tag of the cell that names the run and its folders
 NEEDS = "needs-"  # start of the tags of cells that belong to an optional section
+TRACEBACK = "Traceback (most recent call last)"
 TIMEOUT = 600  # seconds a cell may take: far more than any needs
 # nbconvert's own page without the scripts that it would fetch from the web, and as wide as a text.
 PAGE = """
@@ -57,28 +63,47 @@ def execute(notebook: NotebookNode) -> None:
     """Run every cell in place, in the working folder and by this interpreter.
 
     Raises:
-        UserError: if a cell fails; the message names the cell and gives its error.
+        UserError: if a cell fails or shows a traceback; the message names the cell and gives its error.
     """
     started = []
-    # A kernel of this environment goes before one of the same name that the user has installed.
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    with tempfile.TemporaryDirectory() as profile:
-        os.environ["IPYTHONDIR"] = profile  # start-up files of the user would change the page
-        executor = ExecutePreprocessor(
-            kernel_name="python3",
-            timeout=TIMEOUT,
-            record_timing=False,
-            on_cell_start=lambda cell, cell_index: started.append(cell),
-        )
-        try:
-            executor.preprocess(notebook, {"metadata": {"path": "."}})
-        except CellExecutionError as error:
-            # The whole traceback goes to the log, the cell and the error into the message.
-            print(error, file=sys.stderr)
-            raise UserError(f"cell {title(started[-1])}: {error.ename}: {error.evalue}") from None
-        except (TimeoutError, RuntimeError) as error:  # too slow, or the kernel died
-            where = f"cell {title(started[-1])}" if started else "the kernel did not start"
-            raise UserError(f"{where}: {type(error).__name__}: {error}") from None
+    # Without folders to look for kernels in, there is the one of this interpreter alone.
+    kernels = KernelSpecManager(kernel_dirs=[])
+    executor = ExecutePreprocessor(
+        timeout=TIMEOUT,
+        record_timing=False,
+        on_cell_start=lambda cell, cell_index: started.append(cell),
+    )
+    try:
+        kernel = AsyncKernelManager(kernel_name=NATIVE_KERNEL_NAME, kernel_spec_manager=kernels)
+        executor.preprocess(notebook, {"metadata": {"path": "."}}, km=kernel)
+    except CellExecutionError as error:
+        # The whole traceback goes to the log, the cell and the error into the message. Where its
+        # result cannot be displayed, the cell has succeeded, and only its outputs name the error.
+        print(error, file=sys.stderr)
+        what = next(o for o in started[-1].outputs if o.output_type == "error")
+        raise UserError(f"cell {title(started[-1])}: {what.ename}: {what.evalue}") from None
+    except (TimeoutError, RuntimeError) as error:  # too slow, or the kernel died
+        where = f"cell {title(started[-1])}" if started else "the kernel did not start"
+        raise UserError(f"{where}: {type(error).__name__}: {error}") from None
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if TRACEBACK in (text := output.get("text", "")):
+                last = text.strip().splitlines()[-1]
+                raise UserError(f"cell {title(cell)} shows a traceback: {last}")
+
+
+@contextlib.contextmanager
+def without_user_settings() -> Iterator[None]:
+    """Keep Jupyter and IPython from the user's kernels, templates, settings and start-up files.
+
+    They write into a folder of their own, so that a home is not needed either.
+    """
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):
+        for name in ("JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "PYTHONSTARTUP"):
+            os.environ.pop(name, None)
+        for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+            os.environ[name] = folder
+        yield
 
 
 def title(cell: NotebookNode) -> str:
@@ -88,16 +113,17 @@ def title(cell: NotebookNode) -> str:
 
 def main(notebook: Input, *, settings: Settings, page: Output) -> None:
     content = nbformat.read(notebook, as_version=4)
-    try:
-        parametrize(content, settings["parameters"])
-        leave_out(content, settings["computed"])
-        execute(content)
-    except UserError as error:
-        raise UserError(f"{notebook}: {error}; no {page.name} was written") from None
-    exporter = HTMLExporter(raw_template=PAGE)
-    html, _ = exporter.from_notebook_node(
-        content, {"metadata": {"name": settings["parameters"]["NAME"]}}
-    )
+    with without_user_settings():
+        try:
+            parametrize(content, settings["parameters"])
+            leave_out(content, settings["computed"])
+            execute(content)
+        except UserError as error:
+            raise UserError(f"{notebook}: {error}; no {page.name} was written") from None
+        exporter = HTMLExporter(raw_template=PAGE)
+        html, _ = exporter.from_notebook_node(
+            content, {"metadata": {"name": settings["parameters"]["NAME"]}}
+        )
     write_atomically(page, html)
 
 

@@ -23,7 +23,7 @@ PACKAGES = [
     *("scikit-learn", "scipy", "seaborn", "snakemake", "torch", "torchvision"),
 ]
 # What a cell's record says about how it was computed; cells that agree in all of it are counted.
-RECORDED = ["commit", "python", "torch", "numpy", "device", "processor", "threads"]
+RECORDED = ["commit", "python", "torch", "numpy", "device", "processor", "arithmetic", "threads"]
 
 
 def count_records(records: list[dict]) -> list[dict]:

@@ -13,7 +13,9 @@ are verified against their checksums, and outputs get one (:mod:`checksums`).
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +26,10 @@ import yaml
 
 from input_hessian.experiment.checksums import checksum_file, record_checksum, verified
 from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.sources import edited, watch
 
+# What an OSError says of a folder that is full, read-only or not the user's.
+NO_PLACE = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
 Input = Annotated[Path, "input"]  # a file that must be there
 Output = Annotated[Path, "output"]  # a file to write
 Untracked = str  # a resource of the rule: what changes no result
@@ -35,10 +40,24 @@ Settings = Annotated[dict, cyclopts.Parameter(parse=False)]
 def run(main: Callable[..., None]) -> None:
     """Call a script's function with the arguments of the command line.
 
-    A :class:`UserError` ends it with its message and status 1, without a traceback.
+    A :class:`UserError` ends it with its message and status 1, without a traceback, and so does a
+    place that cannot be written to, or code that is edited meanwhile: Snakemake would take the result
+    for one of the new code.
     """
     try:
         call(main, sys.argv[1:])
+        if files := edited():
+            names = ", ".join(os.path.relpath(file) for file in files)
+            raise UserError(f"{names} changed while this ran; run snakemake again")
+    except OSError as error:
+        if error.errno not in NO_PLACE and "temporary directory" not in str(error):
+            raise
+        print(
+            f"error: {error}; make room there or permit it (TMPDIR names the folder of temporary "
+            "files), and run snakemake again",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -55,6 +74,7 @@ def call(main: Callable[..., None], words: list[str], settings: dict | None = No
         words: ``["--model", "FILE", ...]``.
         settings: its :data:`Settings`, if any; by default they are read from standard input.
     """
+    watch(inspect.getfile(main))
     app = cyclopts.App(
         help=inspect.getmodule(main).__doc__,
         version_flags=(),

@@ -10,6 +10,7 @@ schema that editors use::
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -68,7 +69,8 @@ def _increasing(radii: list[float]) -> list[float]:
     return radii
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]  # part of a path
+# Part of a path; a file system takes 255 bytes between slashes, with what rules add to the name.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -314,7 +316,8 @@ class Config(Part):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where networks are trained and attacked."""
     mirror: str = ""
-    """Folder or URL tried before the public addresses: `<mirror>/<data set>/<file>`."""
+    """Folder or URL tried before the public addresses: `<mirror>/<data set>/<file>`; of a folder also
+    the file itself and torchvision's `MNIST/raw`."""
     datasets: Annotated[dict[Name, DatasetEntry], Field(min_length=1)]
     """Data sets, by name."""
     model: Model
@@ -577,11 +580,32 @@ def _plugin_problems(config: Config) -> Iterator[str]:
                 f"datasets.{name}: has {classes} classes, expected at least 4 for the attack "
                 "apgd-t, whose loss compares four logits; leave this attack out"
             )
+        yield from _radius_problems(config, name, dataset.image_shape)
         yield from _model_problems("model", config.model, dataset.image_shape, classes)
     if config.certificate:
         # Whether there is a certificate depends on the layers, and for one pixel it is found at once.
         where, settings = "certificate.model", config.certificate.model
         yield from _model_problems(where, settings, [1, 1, 1], 2, check=curvature_bound)
+
+
+def _radius_problems(config: Config, dataset: str, image_shape: Sequence[int]) -> Iterator[str]:
+    """Yield which radii reach beyond every image: those of 0 to 255 grey levels, for example."""
+    largest = {"linf": 1.0, "l2": math.prod(image_shape) ** 0.5}
+    radii = [
+        (f"datasets.{dataset}.epsilons.{norm}", norm, radii)
+        for norm, radii in config.datasets[dataset].epsilons
+    ]
+    radii += [
+        (f"regularizers.{name}.lam", entry.options.get("norm"), entry.lam)
+        for name, entry in config.regularizers.items()
+        if entry.penalty == "adversarial" and name in config.trained_on(dataset)
+    ]
+    for where, norm, values in radii:
+        if (radius := max(values)) > (most := largest.get(norm, math.inf)):
+            yield (
+                f"{where}: got {radius:g}, expected at most {most:.4g}, from black to white, in "
+                f"pixel units of [0, 1]; where it is one of 255 grey levels, write {radius / 255:.4g}"
+            )
 
 
 def _penalty_problems(where: str, entry: Regularizer) -> Iterator[str]:

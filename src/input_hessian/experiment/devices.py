@@ -18,7 +18,9 @@ def configure(device: str, threads: int) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa are too few for curvature
+    # Ten bits of mantissa are too few for curvature, whatever the environment variables say.
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     return resolve_device(device)
 
 

@@ -72,11 +72,17 @@ def explain(
                 yield (
                     f"{place}: {got}, expected lower-case letters, digits, '-' and '_' (a path part)"
                 )
+            case "string_too_long":
+                place = parent if location[-1] == "[key]" else here
+                yield (
+                    f"{place}: got {len(problem['input'])} characters, expected at most "
+                    f"{context['max_length']}: it is part of the names of files; shorten it"
+                )
             case "value_error":  # raised by a penalty, which may name the option first
                 text = str(context["error"])
                 yield f"{here}.{text}" if re.match(r"\w+: ", text) else f"{here}: {text}"
             case _ if kind in EXPECTED:
-                hint = _hint(problem["input"]) if EXPECTED[kind].endswith(" number") else ""
+                hint = _hint(problem["input"], EXPECTED[kind])
                 yield f"{here}: {got}, expected {EXPECTED[kind].format(**context)}{hint}"
             case _:
                 yield f"{here}: {got}, {problem['msg']}"
@@ -134,8 +140,12 @@ def _one_of(quoted: str, value: Any) -> str:
     return f"expected {one_of}{', '.join(allowed)}{closest(value, allowed)}"
 
 
-def _hint(value: Any) -> str:
-    """Say how a number that came as a text has to be written."""
+def _hint(value: Any, expected: str) -> str:
+    """Say how a list of one entry, or a number that came as a text, has to be written."""
+    if expected == EXPECTED["list_type"] and not isinstance(value, dict):
+        return f"; write [{json.dumps(value)}]"
+    if not expected.endswith(" number"):
+        return ""
     try:
         number = Decimal(value if isinstance(value, str) else "none")
     except InvalidOperation:
@@ -143,8 +153,5 @@ def _hint(value: Any) -> str:
     if not number.is_finite():
         return ""
     if f"{number:f}" == value:
-        return (
-            f"; write {value}, without quotes (--config makes a text of every value inside of "
-            "{...} and [...]: use a second --configfile)"
-        )
+        return f"; write {value}, without quotes"
     return f"; write {number:f}, without exponent and quotes"  # YAML 1.1 reads 1e-3 as a text

@@ -15,6 +15,7 @@ from types import ModuleType
 
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.explain import closest
+from input_hessian.experiment.sources import watch
 
 PACKAGES = {
     "penalty": "input_hessian.penalties",
@@ -52,6 +53,7 @@ def load_plugin(kind: str, name: str) -> ModuleType:
         UserError: as there, or if a file of the user's own cannot be imported.
     """
     path = plugin_file(kind, name)
+    watch(path)
     if not name.endswith(".py"):
         return importlib.import_module(f"{PACKAGES[kind]}.{name}")
     spec = importlib.util.spec_from_file_location(f"_{kind}_{path.stem}", path)

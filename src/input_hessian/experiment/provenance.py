@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -24,8 +25,21 @@ def environment(device: torch.device, threads: int) -> dict[str, str | int]:
         "numpy": version("numpy"),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "processor": _processor(),
+        "arithmetic": arithmetic(),
         "threads": threads,
     }
+
+
+def arithmetic() -> str:
+    """Return what changes the bits of a result on one machine: instructions, libraries, modes."""
+    allowed = {
+        "oneDNN": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "TF32": torch.get_float32_matmul_precision() != "highest"
+        or torch.backends.cudnn.allow_tf32,
+    }
+    on = [name if there else f"no {name}" for name, there in allowed.items()]
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *on])
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -41,11 +55,11 @@ def fingerprint(settings: dict, where: dict[str, str | int], files: Iterable[str
 
     Args:
         settings: of the job; the order of keys does not matter.
-        where: from :func:`environment`, of which versions, device and threads change results.
+        where: from :func:`environment`, of which version, device, arithmetic and threads change results.
         files: code and data, whose contents count.
     """
     texts = [json.dumps(settings, sort_keys=True)]
-    texts += [f"{key}={where[key]}" for key in ("torch", "device", "threads")]
+    texts += [f"{key}={where[key]}" for key in ("torch", "device", "arithmetic", "threads")]
     digest = hashlib.sha256()
     for part in [*(text.encode() for text in texts), *(Path(file).read_bytes() for file in files)]:
         digest.update(len(part).to_bytes(8, "big") + part)
@@ -55,19 +69,23 @@ def fingerprint(settings: dict, where: dict[str, str | int], files: Iterable[str
 def commit(source: Path = Path(__file__)) -> str:
     """Return the short commit that a source file is of, with ``-dirty`` if code or config differ.
 
-    ``"unknown"`` where git does not track the file: sources that were unpacked inside a repository
+    Code that git does not track yet counts as a difference. ``"unknown"`` where git does not track the file: sources that were unpacked inside a repository
     of something else must not pass for a commit of that.
     """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(source.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        # Inside a hook, git's variables name the repository that the hook is of.
+        outside = {name: v for name, v in os.environ.items() if not name.startswith("GIT_")}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=outside)
+        return done.stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", source.name)
-        short = git("rev-parse", "--short", "HEAD")
+        short = git("rev-parse", "--short=7", "HEAD")  # whatever the user's core.abbrev
         # Not reports/: the run itself redraws figures that are tracked there.
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":/!reports")
+        changed += git("ls-files", "--others", "--exclude-standard", "--", ":/src", ":/workflow")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{short}-dirty" if changed else short

@@ -12,11 +12,12 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]  # the folder that holds the package input_hessian
+_watched: dict[Path, bytes] = {}
 
 
 def parameters(script: Path) -> dict[str, str]:
     """Return the parameters of the script's function ``main``, each with its annotation as text."""
-    tree = ast.parse(script.read_text())
+    tree = ast.parse(script.read_bytes())
     (main,) = (
         node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"
     )
@@ -39,6 +40,21 @@ def source_files(*files: str | Path) -> list[Path]:
     return sorted(found)
 
 
+def watch(file: str | Path) -> None:
+    """Remember what a file and those that it imports hold now: it is about to run."""
+    for path in source_files(file):
+        _watched.setdefault(path, path.read_bytes())
+
+
+def edited() -> list[Path]:
+    """Return which of the files that are watched hold something else by now, or are gone."""
+    return [
+        path
+        for path, content in _watched.items()
+        if not path.is_file() or path.read_bytes() != content
+    ]
+
+
 @cache
 def _imports(file: Path) -> tuple[Path, ...]:
     """Return the project's files that one file imports, with the packages on the way."""
@@ -57,8 +73,8 @@ def _imports(file: Path) -> tuple[Path, ...]:
 def _code(file: Path) -> str:
     """Return the code of a Python file, or of the cells of a notebook, without its magics."""
     if file.suffix != ".ipynb":
-        return file.read_text()
-    cells = [cell for cell in json.loads(file.read_text())["cells"] if cell["cell_type"] == "code"]
+        return file.read_text("utf-8")
+    cells = [cell for cell in json.loads(file.read_bytes())["cells"] if cell["cell_type"] == "code"]
     lines = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
     return "\n".join(line for line in lines if not line.startswith("%"))
 

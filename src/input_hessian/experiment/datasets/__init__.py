@@ -7,16 +7,25 @@ defines ``DATASET``, a :class:`Dataset`, here or anywhere else.
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import hashlib
+import io
 import json
+import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import urllib.parse
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pooch
+import requests
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -30,6 +39,8 @@ Part = tuple[Tensor, Tensor]  # images uint8 [N, C, H, W], labels int64 [N]
 SPLIT_SEED = 20200906
 ATTEMPTS = 3  # downloads of a file from one address
 TIMEOUT = 20.0  # seconds without an answer after which one of them counts as failed
+DEADLINE = 900.0  # seconds that all downloads of a file from one address may take
+LARGEST = 2**30  # bytes of a file
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,8 @@ class Dataset:
         sizes: Number of images in each of `SPLITS`.
         decode: Reads the verified files: folder to {"train": (images, labels), ...}.
         image_shape: Channels, height and width in pixels.
+        contents: MD5 sums of what is in the files, where they may come unpacked.
+        folders: Further folders of a mirror in which the files may lie.
         parts: Which of `SPLITS` are cut, in this order, from which part that `decode` returns.
     """
 
@@ -54,6 +67,8 @@ class Dataset:
     sizes: Mapping[str, int]
     decode: Callable[[Path], dict[str, Part]]
     image_shape: tuple[int, int, int]
+    contents: Mapping[str, str] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
     parts: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: {"train": ("train", "validation"), "test": ("test",)}
     )
@@ -69,8 +84,9 @@ def fetch(dataset: Dataset, folder: Path, mirrors: Sequence[str] = ()) -> dict[s
     Args:
         dataset: What to fetch.
         folder: Where the compressed files are kept; made if missing.
-        mirrors: Tried before the public addresses, for each file: a folder or a URL that holds
-            `<data set>/<file name>`.
+        mirrors: Tried before the public addresses, for each file: a URL that holds `<data set>/<file
+            name>`, or a folder that holds this, the file itself, or a folder of torchvision. `~`, `$HOME`
+            and `file://` are known, and so are unpacked files.
 
     Returns:
         The source that served each file, "cache" for files that were there.
@@ -79,27 +95,38 @@ def fetch(dataset: Dataset, folder: Path, mirrors: Sequence[str] = ()) -> dict[s
         DatasetError: No source has the file; the message gives the reason for each source.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [f"{mirror.rstrip('/')}/{dataset.name}/" for mirror in mirrors]
+    of_mirrors = [
+        f"{mirror.rstrip('/')}/{dataset.name}/" if _is_url(mirror) else mirror for mirror in mirrors
+    ]
     served = {}
     for filename, md5 in dataset.files.items():
-        failures = []
-        if (folder / filename).exists():
-            if pooch.file_hash(folder / filename, "md5") == md5:
+        path, failures = folder / filename, []
+        if path.exists():
+            if not path.is_file():
+                raise DatasetError(f"{path}: expected a file, got something else; move it away")
+            if _is_right(dataset, path, filename):
                 served[filename] = "cache"
                 continue
             failures.append(f"{folder}: the file there has another md5 sum")
-        for source in [*sources, *dataset.urls]:
+        for source in [*of_mirrors, *dataset.urls]:
             try:
-                content = _read_verified(source, filename, md5)
-            except (OSError, ValueError) as error:  # requests' errors are OSErrors
+                if _is_url(source):
+                    place, content = source, _download(source, filename, md5, folder)
+                else:
+                    place, content = _read_folder(dataset, source, filename)
+            except (OSError, ValueError, _GaveUp) as error:  # requests' errors are OSErrors
                 failures.append(f"{source}: {error}")
                 continue
-            write_atomically(folder / filename, content)
-            served[filename] = source
+            write_atomically(path, content)
+            served[filename] = place
             break
         else:
             raise DatasetError(_how_to_provide(dataset, folder, filename, failures))
     return served
+
+
+def _is_url(source: str) -> bool:
+    return source.startswith(("http://", "https://"))
 
 
 def split_indices(dataset: Dataset) -> dict[str, IntArray]:
@@ -126,10 +153,10 @@ def prepare(dataset: Dataset, folder: Path) -> dict[str, Tensor]:
     Raises:
         DatasetError: A file is missing or damaged, or the contents are not what `dataset` says.
     """
-    for filename, md5 in dataset.files.items():
-        if not (folder / filename).exists():
+    for filename in dataset.files:
+        if not (folder / filename).is_file():
             raise DatasetError(f"no such file: {folder / filename}: fetch {dataset.name} first")
-        if pooch.file_hash(folder / filename, "md5") != md5:
+        if not _is_right(dataset, folder / filename, filename):
             raise DatasetError(f"md5 mismatch: {folder / filename}: fetch {dataset.name} again")
     decoded = dataset.decode(folder)
     indices = split_indices(dataset)
@@ -189,29 +216,94 @@ def save(tensors: Mapping[str, Tensor], path: Path, provenance: Mapping[str, obj
     write_atomically(path, safetensors.torch.save(dict(tensors), metadata))
 
 
-def _read_verified(source: str, filename: str, md5: str) -> bytes:
-    """Return the content of one file from one source, a folder or a URL prefix."""
-    if source.startswith(("http://", "https://")):
-        # Some mirrors turn away the usual names of programs.
-        downloader = pooch.HTTPDownloader(
-            progressbar=sys.stderr.isatty(),
-            timeout=TIMEOUT,
-            headers={"User-Agent": "input-hessian"},
+def _read_folder(dataset: Dataset, mirror: str, filename: str) -> tuple[str, bytes]:
+    """Return the folder that has one file, below a mirror, and its content, packed and verified."""
+    if mirror.startswith("file:"):
+        mirror = urllib.request.url2pathname(urllib.parse.urlsplit(mirror).path)
+    place = Path(os.path.expandvars(mirror)).expanduser()
+    folders = [place / name for name in (dataset.name, *dataset.folders, ".")]
+    if not folders[-1].is_dir():
+        raise DatasetError(f"no such folder: {folders[-1].resolve()}")
+    names = dict.fromkeys([filename, filename.removesuffix(".gz")])
+    there = [path for folder in folders for name in names if (path := folder / name).is_file()]
+    if not there:
+        raise DatasetError(f"no such file: {folders[0] / filename}")
+    for path in there:
+        if _is_right(dataset, path, filename):
+            content = path.read_bytes()
+            packed = content if path.name == filename else gzip.compress(content, 1, mtime=0)
+            return f"{path.parent}/", packed
+    got = pooch.file_hash(there[0], "md5")
+    raise DatasetError(f"md5 mismatch: expected {dataset.files[filename]}, got {got}: {there[0]}")
+
+
+def _is_right(dataset: Dataset, path: Path, filename: str) -> bool:
+    """Whether a file is the official one, unpacked, or packed anew by another gzip."""
+    content = dataset.contents.get(filename)
+    expected = dataset.files[filename] if path.name == filename else content
+    if pooch.file_hash(path, "md5") == expected:
+        return True
+    try:
+        with gzip.open(path) as file:
+            return hashlib.file_digest(file, "md5").hexdigest() == content
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+class _GaveUp(Exception):
+    """No reason to ask again, as pooch does after others."""
+
+
+class _Limited(io.FileIO):
+    def write(self, chunk: bytes) -> int:
+        if self.tell() + len(chunk) > LARGEST:
+            raise _GaveUp(f"longer than {LARGEST} bytes")
+        return super().write(chunk)
+
+
+class _Downloader(pooch.HTTPDownloader):
+    def __call__(self, url: str, output_file: str, pooch: pooch.Pooch) -> None:
+        try:
+            with _Limited(output_file, "w") as file:
+                super().__call__(url, file, pooch)
+        except requests.HTTPError as error:
+            if error.response.status_code < 500:
+                raise _GaveUp(str(error)) from error
+            raise
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """Interrupt whatever is done after so long: requests limits only the wait for the next byte."""
+
+    def overdue(*_: object) -> None:
+        raise _GaveUp(f"not complete after {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, overdue)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _download(prefix: str, filename: str, md5: str, folder: Path) -> bytes:
+    """Return the content of one file from a URL, verified."""
+    downloader = _Downloader(
+        progressbar=sys.stderr.isatty(),
+        chunk_size=2**16,
+        timeout=TIMEOUT,
+        headers={
+            "User-Agent": "input-hessian"
+        },  # some mirrors turn away the usual names of programs
+    )
+    # In a folder of its own: pooch would give the file to this user alone, whatever the umask.
+    with _deadline(DEADLINE), tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
+        files = pooch.create(
+            scratch, prefix, registry={filename: f"md5:{md5}"}, retry_if_failed=ATTEMPTS - 1
         )
-        # In a folder of its own: pooch would give the file to this user alone, whatever the umask.
-        with tempfile.TemporaryDirectory() as scratch:
-            files = pooch.create(
-                scratch, source, registry={filename: f"md5:{md5}"}, retry_if_failed=ATTEMPTS - 1
-            )
-            return Path(files.fetch(filename, downloader=downloader)).read_bytes()
-    if not Path(source).parent.is_dir():
-        raise DatasetError(f"no such folder: {Path(source).parent.resolve()}")
-    if not (Path(source) / filename).is_file():
-        raise DatasetError(f"no such file: {Path(source) / filename}")
-    content = (Path(source) / filename).read_bytes()
-    if (got := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
-        raise DatasetError(f"md5 mismatch: expected {md5}, got {got}")
-    return content
+        return Path(files.fetch(filename, downloader=downloader)).read_bytes()
 
 
 def _how_to_provide(dataset: Dataset, folder: Path, filename: str, failures: list[str]) -> str:

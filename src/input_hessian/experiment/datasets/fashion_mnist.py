@@ -22,4 +22,11 @@ DATASET = Dataset(
     sizes=SIZES,
     decode=decode_idx,
     image_shape=(1, 28, 28),
+    contents={
+        "train-images-idx3-ubyte.gz": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte.gz": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte.gz": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte.gz": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
+    folders=("FashionMNIST/raw",),  # torchvision's
 )

@@ -20,4 +20,11 @@ DATASET = Dataset(
     sizes=SIZES,
     decode=decode_idx,
     image_shape=(1, 28, 28),
+    contents={
+        "train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte.gz": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte.gz": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte.gz": "27ae3e4e09519cfbb04c329615203637",
+    },
+    folders=("MNIST/raw",),  # torchvision's
 )
