@@ -70,7 +70,7 @@ CONFIG = {
 LAMS = {"digits": {"none": ["0"]}, "mnist": {"none": ["0"], "hessian": ["0.1", "1"]}}
 MACHINE = {
     "python": "3.12.1", "torch": "2.0", "numpy": "2.1", "device": "cpu", "processor": "abacus",
-    "threads": 1,
+    "threads": 1, "arithmetic": "by hand",
 }  # fmt: skip
 
 

@@ -408,8 +408,14 @@ def test_no_images_no_verdicts(linear10, attack, norm):
         (lambda net, x, y: (net, 255 * x, y), r"images: expected pixels in \[0, 1\].*; rescale"),
         (lambda net, x, y: (net, x * math.nan, y), r"images: expected pixels in \[0, 1\].*nan"),
         (lambda net, x, y: (net, x.double(), y), "expected the dtype of the network.*float64 for"),
-        (lambda net, x, y: (net.half(), x.half(), y), "float32 or float64; got torch.float16"),
-        (lambda net, x, y: (net, (255 * x).byte(), y), "images: expected floating point.*uint8"),
+        (
+            lambda net, x, y: (net.half(), x.half(), y),
+            "expected float32 or float64.*got torch.float16",
+        ),
+        (
+            lambda net, x, y: (net, (255 * x).byte(), y),
+            "images: expected float32 or float64.*uint8",
+        ),
         (lambda net, x, y: (net, x, y.int()), "labels: expected one class index.*int32"),
         (lambda net, x, y: (net, x, y[:3]), r"labels: expected one class index.*shape \(3,\)"),
         (lambda net, x, y: (net, x, y + 1), "labels: expected 0 to 9, got values from 1 to 10"),

@@ -317,7 +317,7 @@ CASES = {
     ),
     "step size without ascent": (
         "regularizers: {hessian: {estimator: {step_size: 1}}}",
-        ["regularizers.hessian.estimator.step_size: needed by ascent alone, got 1.0 with power"],
+        ["regularizers.hessian.estimator.step_size: needed by ascent alone, got 1.0 with lanczos"],
     ),
     "step size without ascent in recovery": (
         "recovery: {estimators: [{method: power, start: random, step_size: 1}]}",
@@ -537,7 +537,8 @@ certificate: null
         "penalty": "hessian",
         "lam": 0.5,
         "squared": False,
-        "estimator": {"method": "power", "start": "softmax", "hvps": 2},
+        "fraction": 0.125,
+        "estimator": {"method": "lanczos", "start": "gradient", "hvps": 4},
     }
     assert config.recovery is None
     assert config.certificate is None

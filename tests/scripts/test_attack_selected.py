@@ -35,7 +35,7 @@ def results(folder, status, further):
     (cell / "training.json").write_text(json.dumps({**CELL, "status": status, "settings": {}}))
     (cell / "curve.csv").write_text("epoch,loss\n1,0.5\n")
 
-    settings = {"images": IMAGES, "epsilons": EPSILONS}
+    settings = {"images": IMAGES, "epsilons": EPSILONS, "headline": EPSILONS}
     inputs = {"data": folder / "toy.safetensors", "device": "cpu", "threads": 1}
     attack.main(
         model=cell / "model.safetensors",
