@@ -19,7 +19,7 @@ def cells(grid=GRID, seeds=(0, 1), datasets=("digits",), status="finished") -> p
     rows = [
         {"dataset": dataset, "regularizer": name, "lam": lam, "seed": seed, "status": status}
         | {"test_accuracy": 0.9 + 0.05 * names.index(name) / len(names) + 0.01 * seed}
-        | {"test_images": 400, "test_low": 0.85, "test_high": 0.99}
+        | {"test_images": 400, "test_low": 0.85, "test_high": 0.99, "constant_accuracy": 0.12}
         for dataset in datasets
         for name in names
         for lam in grid[name]

@@ -15,7 +15,8 @@ COST = pd.DataFrame(
 
 
 def cells(*statuses):
-    return pd.DataFrame({"regularizer": "hessian", "status": statuses})
+    table = pd.DataFrame({"regularizer": "hessian", "status": statuses})
+    return table.assign(dataset="mnist", lam=1.0, test_low=0.9, constant_accuracy=0.11)
 
 
 def curvature(rows):
@@ -39,6 +40,18 @@ def test_cost_stands_beside_the_claim_that_training_is_feasible():
     assert "gradient 1.9 (1.9 to 1.9), hessian 4.8 (4.8 to 4.8)" in evidence
     assert claims.feasible(cells("finished", "diverged"), COST, PENALTIES)[0] == "holds partly"
     assert claims.feasible(cells("diverged"), COST, PENALTIES)[0] == "does not hold"
+
+
+def test_networks_that_guess_one_class_are_not_trained():
+    guessing = cells("finished", "finished")
+    guessing.loc[0, "test_low"] = 0.1
+    verdict, evidence = claims.feasible(guessing, COST, PENALTIES)
+    assert verdict == "holds partly"
+    assert "2 of 2 networks finished, 1 of them no better than guessing one class." in evidence
+    rows = [("linf", "gradient", "matched", 0.1, 0.001)]
+    for table, expected in ((guessing, "not tested"), (cells("finished"), "holds")):
+        judged = claims.judge(table, COST, None, comparison(rows), PENALTIES)
+        assert judged["verdict"][2] == expected
 
 
 @pytest.mark.parametrize(
