@@ -42,20 +42,22 @@ def test_t_interval_of_one_or_equal_seeds():
 def test_over_seeds_takes_seeds_if_there_are_several_and_images_if_not():
     rows = pd.DataFrame(
         {
-            "lam": [1, 1, 3, 3, 10],
-            "seed": [0, 1, 0, 1, 0],
-            "robust_accuracy": [0.4, 0.6, 0.98, 1.0, 0.5],
+            "lam": [1, 1, 1, 3, 3, 3, 10, 30, 30],
+            "seed": [0, 1, 2, 0, 1, 2, 0, 0, 1],
+            "robust_accuracy": [0.2, 0.5, 0.8, 0.98, 0.99, 1.0, 0.5, 0.4, 0.7],
             "low": 0.45,
             "high": 0.55,
         }
     )
     table = over_seeds(rows, ["lam"]).set_index("lam")
-    assert table["seeds"].to_dict() == {1: 2, 3: 2, 10: 1}
+    assert table["seeds"].to_dict() == {1: 3, 3: 3, 10: 1, 30: 2}
     assert table.loc[10, ["mean", "low", "high"]].tolist() == [0.5, 0.45, 0.55]
-    # t(0.975, 1) = 12.706 times a standard error of 0.1 and of 0.01: cut to [0, 1]
-    assert table.loc[1, ["mean", "low", "high"]].tolist() == [0.5, 0, 1]
-    assert table.loc[3, "low"] == pytest.approx(0.99 - 12.706 * 0.01, abs=1e-5)
+    # t(0.975, 2) = 4.3027 times a standard error of 0.3 and of 0.01 over sqrt(3): cut to [0, 1]
+    assert table.loc[1, ["mean", "low", "high"]].tolist() == [pytest.approx(0.5), 0, 1]
+    assert table.loc[3, "low"] == pytest.approx(0.99 - 4.3027 * 0.01 / 3**0.5, abs=1e-5)
     assert table.loc[3, "high"] == 1
+    # of two seeds, their range
+    assert table.loc[30, ["mean", "low", "high"]].tolist() == [pytest.approx(0.55), 0.4, 0.7]
     with pytest.raises(ValueError, match="one row per seed"):
         over_seeds(pd.concat([rows, rows]), ["lam"])
     assert over_seeds(rows[:0], ["lam"]).empty

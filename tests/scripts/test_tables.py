@@ -313,6 +313,14 @@ def test_summary_states_the_interval_over_seeds():
     assert "40.0 [30.0, 80.0] (1 of them)" in text  # clean, the Wilson bounds of the table
 
 
+def test_summary_of_two_seeds_states_their_range():
+    cells, robustness = summary_tables({1.0: [0.5, 0.53]})
+    summary = summarize.summarize(cells, robustness, {"digits": {"linf": [0.1], "l2": [0.5]}})
+    text = summarize.to_markdown(summary, cells, robustness)
+    assert "mean of 2 seeds, in brackets the lower and the higher one" in text
+    assert "51.5 [50.0, 53.0]" in text
+
+
 def test_summary_of_one_seed_states_the_interval_of_its_images():
     cells, robustness = summary_tables({1.0: [0.5]})
     summary = summarize.summarize(cells, robustness, {"digits": {"linf": [0.1], "l2": [0.5]}})

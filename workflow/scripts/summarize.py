@@ -42,12 +42,17 @@ def to_markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataF
         text = percent(rows["mean"]) + " [" + percent(rows["low"]) + ", "
         text += percent(rows["high"]) + "]"
         spread = "one seed, in brackets the 95% Wilson interval of the images"
-        if seeds > 1:
+        if seeds == 2:
+            spread = "mean of 2 seeds, in brackets the lower and the higher one"
+        if seeds > 2:
             spread = f"mean of {seeds} seeds, in brackets its 95% interval (Student's t)"
+        if seeds > 1:
             fewer = rows["seeds"] < seeds
             text[fewer] += " (" + rows.loc[fewer, "seeds"].astype(str) + " of them)"
             if (rows["seeds"] == 1).any():
                 spread += "; where one seed is left, the 95% Wilson interval of its images"
+            if seeds > 2 and (rows["seeds"] == 2).any():
+                spread += "; where two are left, their range"
         wide = wide_by_lam(rows.assign(text=text), "measure")
         blocks.append(
             f"### {dataset}\n\n"

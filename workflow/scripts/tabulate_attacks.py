@@ -61,7 +61,7 @@ def to_markdown(table: pd.DataFrame) -> str:
         f"{seeds} seed(s), those that finished. FGSM, PGD and DDN each attack every image; a column "
         "with + attacks what everything before it left, so the last is the worst case over all "
         "attacks, with its 95% interval "
-        "(Student's t over the seeds; with one seed, Wilson's, of the images).\n\n"
+        "(Student's t over the seeds; with two, their range; with one, Wilson's, of the images).\n\n"
     )
     return head + "\n".join(blocks)
 

@@ -54,8 +54,9 @@ def over_seeds(
 ) -> pd.DataFrame:
     """Return the mean accuracy over seeds with its 95% interval, per group.
 
-    Several seeds: Student's t interval, cut to [0, 1], where every accuracy lies (which loses no
-    coverage).  One seed: the interval from its test images that the table already holds.
+    Three seeds or more: Student's t interval, cut to [0, 1], where every accuracy lies (which loses
+    no coverage).  Two: their range, as t(1) = 12.7 makes of two an interval that says nothing.  One:
+    the interval from its test images that the table already holds.
 
     Args:
         rows: one row per cell, with the columns named below and ``seed``.
@@ -76,6 +77,8 @@ def over_seeds(
     for key, group in rows.groupby(by, sort=False):
         if len(group) == 1:
             interval = group[[value, low, high]].iloc[0]
+        elif len(group) == 2:
+            interval = group[value].mean(), group[value].min(), group[value].max()
         else:
             mean, lower, upper = t_interval(group[value])
             interval = mean, max(0.0, lower), min(1.0, upper)
