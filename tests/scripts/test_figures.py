@@ -39,6 +39,9 @@ CASES = {
     "every regularizer": {"grid": {name: [1.0] for name in [*RUN, "mine"]}},
     "no survivor": {"grid": SMALL, "share": 0.0, "value": 1.0},
     "all survive": {"grid": SMALL, "share": 1.0, "distance": np.inf},
+    "plain training diverged": {"diverged": ("none",)},
+    "dead networks": {"grid": SMALL, "scale": 0.0, "share": 0.1, "distance": np.inf},
+    "no radius predicted": {"grid": SMALL, "predicted": 0.0},
     "missing values": {"grid": SMALL, "missing": True, "seeds": (0,)},
 }
 
@@ -59,10 +62,15 @@ class Experiment:
         epsilons=tables.EPSILONS,
         missing=False,
         shape=(1, 8, 8),
+        diverged=(),
+        scale=1.0,
+        predicted=None,
     ):
         self.folder, self.names, self.status, self.missing = folder, names, status, missing
-        self.distance, self.shape = distance, shape
+        self.distance, self.shape, self.scale = distance, shape, scale
+        self.predicted, self.diverged = predicted, diverged
         cells = tables.cells(grid, seeds, names, status)
+        cells.loc[cells["regularizer"].isin(diverged), "status"] = "diverged"
         robustness = tables.robustness(cells, epsilons=epsilons, share=share)
         if missing:
             cells["test_low"] = cells["test_high"] = np.nan
@@ -77,7 +85,7 @@ class Experiment:
         masking = tables.masking(cells, value)
         self.masking = self.table("masking", masking if finished else masking[:0])
         self.curvature = self.table(
-            "curvature", tables.curvature(cells, np.nan if missing else 1.0)
+            "curvature", tables.curvature(cells, np.nan if missing else scale)
         )
         self.cost = [
             self.table(f"cost_{name}", tables.cost(cells[cells["dataset"] == name]))
@@ -96,6 +104,9 @@ class Experiment:
         table.to_csv(path, index=False)
         return path
 
+    def finished(self, cell: dict) -> bool:
+        return self.status == "finished" and cell["regularizer"] not in self.diverged
+
     def of_cells(self, name: str, make) -> list[Path]:
         """Write one file per shown cell; `make` gets the path and the cell."""
         paths = []
@@ -110,7 +121,9 @@ class Experiment:
             table = make(cell)
             if self.missing:
                 table["loss"] = table["predicted_radius"] = np.nan
-            (table if self.status == "finished" else table[:0]).to_parquet(path)
+            if self.predicted is not None and "predicted_radius" in table:
+                table["predicted_radius"] = self.predicted
+            (table if self.finished(cell) else table[:0]).to_parquet(path)
 
         return self.of_cells(f"{name}.parquet", write)
 
@@ -136,7 +149,8 @@ class Experiment:
 
         def write(path, cell):
             torch.manual_seed(0)
-            models.save_model(models.build(**settings), settings, path, self.status)
+            status = "finished" if self.finished(cell) else "diverged"
+            models.save_model(models.build(**settings), settings, path, status)
 
         return self.of_cells("model.safetensors", write)
 

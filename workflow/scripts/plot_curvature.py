@@ -49,7 +49,10 @@ def main(curvature: Input, *, dataset: str, png: Output, pdf: Output) -> None:
                 whiskerprops=colour,
                 medianprops={"color": "black"},
             )
-        axes.set(xscale="log", xlabel=label, ylim=(heights[-1] - 0.7, 0.7))
+        shown = table[[f"{measure}_{q}" for q in BOX.values()]]
+        # Networks that have died have zeros alone, which have no logarithm.
+        scale = "log" if (shown > 0).any(axis=None) else "linear"
+        axes.set(xscale=scale, xlabel=label, ylim=(heights[-1] - 0.7, 0.7))
         axes.grid(axis="y", visible=False)
     seeds = table["seed"].nunique()
     mean = f", geometric mean over {seeds} seeds" if seeds > 1 else ""
