@@ -130,10 +130,10 @@ def own(tmp_path_factory):
 
 def test_what_was_asked_for_is_there_and_nothing_else(own):
     figures = own.path / "reports/own/figures"
-    assert sorted(path.name for path in figures.iterdir()) == sorted(
+    assert sorted(path.name for path in figures.glob("[!.]*")) == sorted(
         f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png")
     )
-    tables = {path.name for path in (own.path / "reports/own/tables").iterdir()}
+    tables = {path.name for path in (own.path / "reports/own/tables").glob("[!.]*")}
     assert tables == {
         *("cells.csv", "robustness.csv", "curves.csv", "curvature.csv"),
         *("summary.csv", "summary.md", "claims.csv", "claims.md"),

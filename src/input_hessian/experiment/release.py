@@ -40,7 +40,7 @@ def problems(folder: Path) -> list[str]:
     config = record["config"]
     if config_sha256(config) != record["config_sha256"]:
         found.append("provenance.json: the hash is not that of the recorded configuration")
-    tables = {path.name: sha256(path.read_bytes()) for path in (folder / "tables").iterdir()}
+    tables = {path.name: sha256(path.read_bytes()) for path in (folder / "tables").glob("[!.]*")}
     for name in sorted(tables.keys() | record["tables"].keys()):
         if tables.get(name) != record["tables"].get(name):
             found.append(f"tables/{name}: not the recorded file")
