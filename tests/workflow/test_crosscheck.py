@@ -64,7 +64,7 @@ def test_another_library_finds_the_same_robust_accuracy(network, attack, norm):
 def test_evaluation_gives_the_verdicts_of_the_driver_of_autoattack(demo, cell, norm, tmp_path):
     """All attacks of an evaluation, cheap ones first and several radii, image by image."""
     folder = Path(demo.path)
-    model, _ = load_model(folder / f"results/demo/digits/{cell}/seed~0/model.safetensors")
+    model, _ = load_model(folder / f"results/everything/digits/{cell}/seed~0/model.safetensors")
     images, labels, _ = (field[:40] for field in load(folder / "data/digits.safetensors", "test"))
     radius, name = EPSILON[norm], {"linf": "Linf", "l2": "L2"}[norm]
     headline = {"radii": "headline"}

@@ -152,7 +152,7 @@ def test_no_attack_succeeds_within_a_certified_radius(demo):
 
 def test_records_say_where_they_come_from(demo):
     record = json.loads((demo.path / CELL / "training.json").read_text())
-    assert record["settings"]["penalty"]["estimator"]["hvps"] == 2
+    assert record["settings"]["penalty"]["estimator"]["hvps"] == 4
     assert (record["regularizer"], record["lam"], record["seed"]) == ("hessian", 1, 0)
     assert record["train_seconds"] > 0
     assert record["peak_memory_mb"] > 50
