@@ -128,10 +128,12 @@ def plugin(kind, name):
 # Jobs run by the interpreter of Snakemake, whatever `python` is first on the PATH, except in an
 # environment that is made for them (--sdm conda). Its path is not part of the shell line: another one
 # is no reason to repeat a job.
-os.environ["INPUT_HESSIAN_PYTHON"] = (
-    "python"
-    if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-    else sys.executable
+os.environ.update(
+    INPUT_HESSIAN_PYTHON=(
+        "python"
+        if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+        else sys.executable
+    )
 )
 ENVIRONMENT = {
     # The scripts import the library of this checkout, also where it is not installed.

@@ -142,34 +142,6 @@ if PGD:
     }
 
 
-def drawings(figure, entry):
-    """The figures of an entry: label, script, what it reads and writes, for each dataset and norm."""
-    script = figure.partition("_{")[0]
-    for dataset in CONFIG.datasets if "{dataset}" in figure else [None]:
-        for norm in PGD if "{norm}" in figure else [None]:
-            of = {"dataset": dataset, "norm": norm}
-            of = {name: value for name, value in of.items() if value}
-
-            def filled(values):
-                return {
-                    name: value(dataset) if callable(value) else value
-                    for name, value in values.items()
-                }
-
-            path = f"{REPORT}/figures/{figure.format(**of)}"
-            yield script, {
-                "input": filled(entry["input"]),
-                "output": {"pdf": f"{path}.pdf", "png": f"{path}.png"},
-                "params": of | filled(entry.get("params", {})),
-                "settings": entry.get("settings", {}),
-                "report": {
-                    "caption": f"../report/{script if script != 'autoattack' else 'autoattack_figure'}.rst",
-                    "category": entry["category"],
-                    "labels": {"figure": entry["shows"]} | of | entry.get("labels", {}),
-                },
-            }
-
-
 # Job: the figures that it draws. Each needs a second or two, the start of a process more.
 DRAWINGS = {}
 for figure, entry in FIGURE_TABLE.items():
