@@ -12,7 +12,6 @@ from helpers.repository import ROOT
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat.v4 import new_code_cell, new_notebook
 
-from input_hessian.experiment import sources
 from input_hessian.experiment.command import run
 
 NOTEBOOK = ROOT / "workflow/notebooks/results.ipynb"
@@ -53,7 +52,6 @@ def test_code_cells_compile():
 def page(tmp_path, monkeypatch):
     """Run the script on two cells, the name and a given one; return where the page belongs."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sources, "_watched", {})  # a script runs in a process of its own
     output = tmp_path / "out/notebook.html"
 
     def execute(*cells):

@@ -26,7 +26,7 @@ import yaml
 
 from input_hessian.experiment.checksums import checksum_file, record_checksum, verified
 from input_hessian.experiment.errors import UserError
-from input_hessian.experiment.sources import edited, watch
+from input_hessian.experiment.sources import edited, unwatch, watch
 
 # What an OSError says of a folder that is full, read-only or not the user's.
 NO_PLACE = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
@@ -44,6 +44,7 @@ def run(main: Callable[..., None]) -> None:
     place that cannot be written to, or code that is edited meanwhile: Snakemake would take the result
     for one of the new code.
     """
+    unwatch()
     try:
         call(main, sys.argv[1:])
         if files := edited():

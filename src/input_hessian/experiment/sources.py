@@ -46,6 +46,11 @@ def watch(file: str | Path) -> None:
         _watched.setdefault(path, path.read_bytes())
 
 
+def unwatch() -> None:
+    """Forget all files that are watched: another script is about to run in this process."""
+    _watched.clear()
+
+
 def edited() -> list[Path]:
     """Return which of the files that are watched hold something else by now, or are gone."""
     return [
