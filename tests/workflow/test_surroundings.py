@@ -8,7 +8,7 @@ from helpers.repository import ENVIRONMENT, Repository, copy_tree
 
 pytestmark = pytest.mark.slow
 
-CELL = "results/demo/digits/none/lam~0/seed~0"
+CELL = "results/everything/digits/none/lam~0/seed~0"
 SHORT = ("--config", "training={epochs: 1}")
 
 
