@@ -17,7 +17,8 @@ def configure(device: str, threads: int) -> torch.device:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Not use_deterministic_algorithms, which imports PyTorch's compiler to set an option of it: 2 s.
+    torch.set_deterministic_debug_mode("warn")
     # Ten bits of mantissa are too few for curvature, whatever the environment variables say.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
