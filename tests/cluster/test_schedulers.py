@@ -258,12 +258,11 @@ def test_cluster_computes_what_a_local_run_computes(cluster, local, fresh):
     assert_same_tables(local, fresh)
     assert not list(fresh.path.rglob("checkpoint.pt"))
     assert (fresh.path / RECOVERY).read_text() == (local.path / RECOVERY).read_text()
-    # One submission per cell, per selected cell (one per regularizer, which is attacked further) and
-    # per measurement; data and tables are made where Snakemake runs.
+    # One submission per cell, one for the further attacks on the selected cells, and one per
+    # measurement: recovery, and the cost of a step, which the tables need. Data and tables are made
+    # where Snakemake runs.
     jobs = [row for job, row in cluster.jobs().items() if job not in before]
-    assert (
-        len(jobs) == len(CELLS) + len(CELLS) + 2
-    )  # the cost of a step, which the tables need; recovery
+    assert len(jobs) == len(CELLS) + 3
     assert len(cell_jobs(cluster, before)) == len(CELLS)
     assert {row["state"] for row in jobs} == {"COMPLETED"}
     assert "Nothing to be done" in fresh.run(*MEASUREMENTS, *SLURM)

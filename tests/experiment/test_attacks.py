@@ -337,13 +337,9 @@ EVERY_ATTACK.remove(("ddn", "linf"))
 
 @pytest.mark.parametrize(("attack", "norm"), EVERY_ATTACK)
 def test_float64_networks_get_the_same_verdicts(linear10, attack, norm, monkeypatch):
-    square = attacks.SquareAttack
     monkeypatch.setattr(attacks, "_targets", lambda classes: 1)  # a small budget is enough here
-    monkeypatch.setattr(
-        attacks, "SquareAttack", lambda *a, **options: square(*a, **options | {"n_queries": 50})
-    )
     model, images, labels = linear10
-    settings = AttackSettings(attack, norm, steps=20)
+    settings = AttackSettings(attack, norm, steps=20, queries=50)
     epsilons = [nearest_boundary(*linear10, norm).max().item()]
     chosen = torch.arange(0, 50, 10)
     single = run_attack(model, images[chosen], labels[chosen], settings, epsilons, seed=0)

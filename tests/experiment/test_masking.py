@@ -10,7 +10,7 @@ from input_hessian.experiment.attacks import AttackSettings
 from input_hessian.experiment.evaluation import Records, run_attacks, verdicts
 from input_hessian.experiment.masking import check_masking
 
-pytestmark = pytest.mark.slow  # the Square attack's 5000 queries
+pytestmark = pytest.mark.slow  # seconds: whole attacks on trained networks
 
 HEADLINE = {"linf": [0.1], "l2": [0.5]}
 PGD = {norm: AttackSettings("pgd", norm, steps=20) for norm in HEADLINE}
@@ -48,7 +48,7 @@ def checks(model, images, labels, folder):
             records=records,
         )
     )  # fmt: skip
-    found = check_masking(model, images, labels, table, PGD, HEADLINE, seed=0)
+    found = check_masking(model, images, labels, table, PGD, HEADLINE, queries=500, seed=0)
     return {check.check: check for check in found}
 
 
@@ -87,7 +87,10 @@ def test_each_comparison_counts_the_images_that_it_names(plain):
             for epsilon in (0.0, *HEADLINE[norm]):
                 rows.append((i, attack, norm, epsilon, epsilon == 0 or not broken))
     table = pd.DataFrame(rows, columns=["index", "attack", "norm", "epsilon", "robust"])
-    found = {c.check: c for c in check_masking(model, images, labels, table, PGD, HEADLINE, seed=0)}
+    found = {
+        c.check: c
+        for c in check_masking(model, images, labels, table, PGD, HEADLINE, queries=500, seed=0)
+    }
     assert found["single_step"].value == pytest.approx(2 / 60)
     assert found["pgd_gap"].value == pytest.approx(3 / 60)
     assert not found["more_steps"].flagged  # twenty steps are enough here

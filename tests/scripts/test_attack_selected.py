@@ -46,12 +46,14 @@ def results(folder, status, further):
         evaluation=cell / "evaluation.json",
         examples=cell / "examples.safetensors",
     )
-    selected = folder / "toy/none/selected/seed~0/images.parquet"
+    selected = folder / "toy/selected/seed~0/images.parquet"
     attack_selected.main(
         selection=folder / "selection.csv",
         models=[cell / "model.safetensors"],
         earlier=[cell / "images.parquet"],
-        settings=settings | {"cells": [CELL], "attacks": further},
+        settings=settings
+        | {"dataset": "toy", "seed": 0, "attacks": further}
+        | {"cells": [{"regularizer": "none", "lam": 0.0}]},
         **inputs,
         images=selected,
     )

@@ -21,7 +21,7 @@ FIGURES = ["cost", "examples_digits_l2", "examples_digits_linf", "learning_curve
 FIGURES += ["masking", "pareto", "recovery_digits", "robustness_digits", "tradeoff"]
 FIGURES += ["curvature_digits", "radius_digits", "certificate_digits"]
 FIGURES += ["headline", "autoattack", "loss_surface_digits"]
-CELLS, SELECTED, IMAGES = 18, 16, 100
+CELLS, SELECTED, IMAGES = 18, 2, 100
 
 
 @contextlib.contextmanager

@@ -140,7 +140,7 @@ if CONFIG.masking:
 
 if CONFIG.selection:
 
-    SELECTED = "{dataset}/{regularizer}/selected/seed~{seed}"
+    SELECTED = "{dataset}/selected/seed~{seed}"
 
     rule select_lam:
         input:
@@ -161,15 +161,15 @@ if CONFIG.selection:
         shell:
             command("select_lam")
 
-    # Which lam is selected is known only once all are validated. One job per regularizer and seed,
-    # with every lam as input, keeps the plan complete from the start, without a checkpoint.
+    # Which lams are selected is known only once all are validated. One job per dataset and seed, with
+    # every cell as input, keeps the plan complete from the start, without a checkpoint.
     rule attack_selected:
         input:
             **code("attack_selected"),
             selection=f"{RESULTS}/selection.csv",
             data=DATA,
-            models=every_lam("model.safetensors"),
-            earlier=every_lam("images.parquet"),
+            models=same_seed("model.safetensors"),
+            earlier=same_seed("images.parquet"),
         output:
             images=f"{RESULTS}/{SELECTED}/images.parquet",
         log:
@@ -183,14 +183,12 @@ if CONFIG.selection:
         params:
             settings=lambda wildcards: text(
                 {
-                    "cells": [
-                        {
-                            "dataset": wildcards.dataset,
-                            "regularizer": wildcards.regularizer,
-                            "lam": lam,
-                            "seed": int(wildcards.seed),
-                        }
-                        for lam in CONFIG.lam_texts(wildcards.regularizer).values()
+                    "dataset": wildcards.dataset,
+                    "seed": int(wildcards.seed),
+                    "cells": [  # in the order of the inputs
+                        {"regularizer": name, "lam": lam}
+                        for name in CONFIG.trained_on(wildcards.dataset)
+                        for lam in CONFIG.lam_texts(name).values()
                     ],
                     "images": CONFIG.evaluation.images,
                     "epsilons": HEADLINE[wildcards.dataset],
@@ -199,7 +197,7 @@ if CONFIG.selection:
             ),
             device=DEVICE,
         message:
-            "Attack the selected {wildcards.dataset}, {wildcards.regularizer}, seed {wildcards.seed}"
+            "Attack the selected cells of {wildcards.dataset}, seed {wildcards.seed}"
         shell:
             command("attack_selected")
 

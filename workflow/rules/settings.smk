@@ -106,6 +106,7 @@ def evaluation_settings(cell, **attack):
     if CONFIG.masking:
         settings["masking"] = {
             "images": CONFIG.masking.images,
+            "queries": CONFIG.masking.queries,
             "headline": headline,
             "attacks": CONFIG.attacks,
         }
@@ -125,13 +126,13 @@ def control(dataset):
     return {"dataset": dataset, "regularizer": "control", "lam": 0.0, "seed": SEED}
 
 
-def every_lam(filename):
-    """Input function: this file for every lam of a regularizer, at one seed."""
-    pattern = f"{NETWORK}/{filename}"
-    return lambda wildcards: [
-        pattern.format(**(dict(wildcards.items()) | {"lam": lam}))
-        for lam in CONFIG.lam_texts(wildcards.regularizer)
-    ]
+def same_seed(filename):
+    """Input function: this file of all cells of a dataset and seed."""
+    return lambda wildcards: cells(
+        f"{NETWORK}/{filename}".replace("{seed}", wildcards.seed),
+        each=["lam"],
+        dataset=wildcards.dataset,
+    )
 
 
 def with_grid(**settings):

@@ -15,7 +15,11 @@ CONTROLS = (
     expand(f"{CONTROL}/masking.json", dataset=CONFIG.datasets) if CONFIG.masking else []
 )
 FURTHER = (
-    cells(f"{RESULTS}/{SELECTED}/images.parquet", each=["seed"])
+    expand(
+        f"{RESULTS}/{SELECTED}/images.parquet",
+        dataset=CONFIG.datasets,
+        seed=CONFIG.seeds,
+    )
     if CONFIG.selection
     else []
 )

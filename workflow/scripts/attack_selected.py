@@ -1,4 +1,4 @@
-"""Go on attacking the selected one of a regularizer's cells; the verdicts of all attacks on it."""
+"""Go on attacking the selected cell of every regularizer; the verdicts of all attacks on it."""
 
 import pandas as pd
 import torch
@@ -27,42 +27,46 @@ def main(
     images: Output,
 ) -> None:
     place = configure(device, threads)
-    cells = settings["cells"]  # in the order of the models
-    lam = selected_lam(selection, cells[0]["dataset"], cells[0]["regularizer"])
-    which = [cell["lam"] for cell in cells].index(lam)
-    cell, path = cells[which], models[which]
-    chosen = evaluation_images(data, settings["images"])
-    network, status = load_model(path, place)
     where = environment(place, threads)
-    records = Records(
-        images.with_name("attacks"),
-        fingerprint(
-            {**settings, "cells": cell},
-            where,
-            [*source_files(__file__), data, path, earlier[which]],
-        ),
-    )
-    tables = [pd.read_parquet(earlier[which])]
-    if status == "finished":
-        broken = broken_at(tables[0]).unstack("norm")
-        broken = broken.loc[chosen.index.tolist()]
+    dataset, seed = settings["dataset"], settings["seed"]
+    budget = {name: settings[name] for name in ("images", "epsilons", "attacks")}
+    chosen = evaluation_images(data, budget["images"])
+    tables = []
+    for entry, path, before in zip(settings["cells"], models, earlier, strict=True):
+        regularizer, lam = entry["regularizer"], entry["lam"]
+        if lam != selected_lam(selection, dataset, regularizer):
+            continue
+        tables.append(pd.read_parquet(before))
+        network, status = load_model(path, place)
+        if status != "finished":
+            continue
+        print(f"{regularizer}, lam {lam:g}:", flush=True)
+        cell = {"dataset": dataset, "regularizer": regularizer, "lam": lam, "seed": seed}
+        # The records stay: a new lam of any regularizer repeats the selection, and with it this job,
+        # although the lam selected is mostly the same.
+        records = Records(
+            images.with_name("attacks") / regularizer,
+            fingerprint(
+                {**budget, "cell": cell}, where, [*source_files(__file__), data, path, before]
+            ),
+        )
+        broken = broken_at(tables[-1]).unstack("norm").loc[chosen.index.tolist()]
         done = run_attacks(
             network,
             chosen.images,
             chosen.labels,
-            [AttackSettings(**attack) for attack in settings["attacks"]],
-            epsilons=settings["epsilons"],
-            seed=cell["seed"],
+            [AttackSettings(**attack) for attack in budget["attacks"]],
+            epsilons=budget["epsilons"],
+            seed=seed,
             records=records,
             broken_at={norm: torch.from_numpy(broken[norm].to_numpy(copy=True)) for norm in broken},
         )
         correct = clean_verdicts(network, chosen.images, chosen.labels)
-        further = [verdicts(*attack, correct, chosen.index, chosen.labels) for attack in done]
-        tables += [table.assign(**cell)[tables[0].columns] for table in further]
-    # The records stay: a new lam of any regularizer repeats the selection, and with it this job,
-    # although the lam selected is mostly the same.
+        columns = tables[-1].columns
+        for attack in done:
+            table = verdicts(*attack, correct, chosen.index, chosen.labels)
+            tables.append(table.assign(**cell)[columns])
     write_atomically(images, pd.concat(tables).to_parquet(index=False))
-    print(f"attacked {path}")
 
 
 if __name__ == "__main__":

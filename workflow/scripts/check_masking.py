@@ -38,6 +38,7 @@ def main(
             verdicts,
             {attack.norm: attack for attack in attacks if attack.attack == "pgd"},
             settings["headline"],
+            queries=settings["queries"],
             seed=cell["seed"],
         )
     rows = [{**cell, **check._asdict(), "flagged": check.flagged} for check in checks]

@@ -48,11 +48,12 @@ class AttackSettings:
             - ``"ddn"``: Rony et al. 2019, the smallest l2 perturbation of each image.
             - ``"apgd-ce"``, ``"apgd-t"``, ``"fab-t"``, ``"square"``: the standard AutoAttack of
               Croce & Hein 2020, with its budgets (100 iterations, the nine most likely wrong
-              classes as targets, 5000 queries).
+              classes as targets, 5000 queries unless ``queries`` says otherwise).
         norm: ``"linf"`` or ``"l2"``, in pixel units.
         steps: of one PGD run (its step size is ``2.5 * epsilon / steps``, Madry et al. 2018) or of
             DDN; the other attacks have a fixed budget.
         restarts: PGD runs from new random starts, on the images still standing.
+        queries: of Square, for each image.
         radii: ``"headline"`` where :func:`input_hessian.experiment.evaluation.run_attacks` runs it at
             the headline radii alone.
     """
@@ -61,6 +62,7 @@ class AttackSettings:
     norm: str
     steps: int = 1
     restarts: int = 1
+    queries: int = 5000
     radii: str | None = None
 
 
@@ -116,7 +118,7 @@ def _ddn(settings: AttackSettings) -> Attack:
 
 
 def _autoattack(build: Callable[..., object]) -> Callable[[AttackSettings], Attack]:
-    """Wrap one attack of AutoAttack; ``build(model, classes, **common)`` constructs it."""
+    """Wrap an attack of AutoAttack; ``build(settings, model, classes, **common)`` constructs it."""
 
     def from_settings(settings: AttackSettings) -> Attack:
         norm = {LINF: "Linf", L2: "L2"}[settings.norm]
@@ -134,8 +136,8 @@ def _autoattack(build: Callable[..., object]) -> Callable[[AttackSettings], Atta
                 )
             if settings.attack == "apgd-t" and classes < 4:  # its loss compares four logits
                 raise UserError(f"apgd-t: expected at least 4 classes, got {classes}")
-            attack = build(model, classes, norm=norm, eps=epsilon, seed=seed, device=images.device)
-            return attack.perturb(images, labels)
+            common = {"norm": norm, "eps": epsilon, "seed": seed, "device": images.device}
+            return build(settings, model, classes, **common).perturb(images, labels)
 
         return run
 
@@ -150,20 +152,20 @@ ATTACKS: dict[str, Callable[[AttackSettings], Attack]] = {
     "fgsm": _fgsm,
     "pgd": _pgd,
     "ddn": _ddn,
-    "apgd-ce": _autoattack(lambda model, classes, **common: APGDAttack(model, **common)),
+    "apgd-ce": _autoattack(lambda settings, model, classes, **common: APGDAttack(model, **common)),
     "apgd-t": _autoattack(
-        lambda model, classes, **common: APGDAttack_targeted(
+        lambda settings, model, classes, **common: APGDAttack_targeted(
             model, n_target_classes=_targets(classes), **common
         )
     ),
     "fab-t": _autoattack(
-        lambda model, classes, **common: FABAttack_PT(
+        lambda settings, model, classes, **common: FABAttack_PT(
             model, targeted=True, n_target_classes=_targets(classes), **common
         )
     ),
     "square": _autoattack(
-        lambda model, classes, **common: SquareAttack(
-            model, n_queries=5000, resc_schedule=False, **common
+        lambda settings, model, classes, **common: SquareAttack(
+            model, n_queries=settings.queries, resc_schedule=False, **common
         )
     ),
 }
@@ -210,8 +212,8 @@ def run_attack(
         batch_size: images attacked at a time.
 
     Raises:
-        UserError: for an unknown attack or norm, numbers of steps, restarts or images below 1,
-            epsilons that do not increase from above 0, or a ``broken_at`` that is not float64
+        UserError: for an unknown attack or norm, numbers of steps, restarts, queries or images below
+            1, epsilons that do not increase from above 0, or a ``broken_at`` that is not float64
             ``[N]``.
         ValueError: as :func:`clean_verdicts`.
         AttackError: if an image comes back outside the ball or outside [0, 1].
@@ -222,8 +224,8 @@ def run_attack(
             f"attack: expected one of {', '.join(ATTACKS)} with norm linf or l2 (ddn: l2 alone), "
             f"got {settings}"
         )
-    counts = {"steps": settings.steps, "restarts": settings.restarts, "batch_size": batch_size}
-    for name, count in counts.items():
+    counts = {name: getattr(settings, name) for name in ("steps", "restarts", "queries")}
+    for name, count in (counts | {"batch_size": batch_size}).items():
         if not (isinstance(count, int) and count >= 1):
             raise UserError(f"{name}: expected a whole number of at least 1, got {count!r}")
     epsilons = _checked_epsilons(epsilons)

@@ -164,12 +164,21 @@ class Regularizer(Part):
 class FixedAttack(Part):
     """An attack without options; those of AutoAttack have their standard budgets."""
 
-    attack: Literal["fgsm", "apgd-ce", "apgd-t", "fab-t", "square"]
+    attack: Literal["fgsm", "apgd-ce", "apgd-t", "fab-t"]
     """Which attack."""
     norm: Norm
     """Norm of the perturbation."""
     radii: Literal["headline"] | None = None
     """`headline`: at these radii of the data set alone, instead of at all epsilons."""
+
+
+class SquareAttack(FixedAttack):
+    """The attack of AutoAttack that uses no gradient."""
+
+    attack: Literal["square"]
+    """Which attack."""
+    queries: Count = 5000
+    """Queries of the network for each image; AutoAttack's standard is 5000."""
 
 
 class PgdAttack(Part):
@@ -196,7 +205,9 @@ class DdnAttack(Part):
     """Steps of the run."""
 
 
-Attack = Annotated[FixedAttack | PgdAttack | DdnAttack, Field(discriminator="attack")]
+Attack = Annotated[
+    FixedAttack | SquareAttack | PgdAttack | DdnAttack, Field(discriminator="attack")
+]
 
 
 class Evaluation(Part):
@@ -226,6 +237,8 @@ class Masking(Part):
 
     images: Count
     """Of the attacked test images, how many are checked."""
+    queries: Count = 5000
+    """Queries of the Square attack for each image and norm."""
 
 
 class Curvature(Part):

@@ -57,6 +57,7 @@ def check_masking(
     pgd: Mapping[str, AttackSettings],
     headline: Mapping[str, Sequence[float]],
     *,
+    queries: int,
     seed: int,
 ) -> list[Check]:
     """Run the checks on N images; those that compare attacks only where these attacks ran.
@@ -82,6 +83,7 @@ def check_masking(
             ``index``.
         pgd: the PGD settings behind the verdicts, per norm.
         headline: radii per norm.
+        queries: of the Square attack, for each image.
         seed: of the attacks.
     """
     of = {key: rows for key, rows in verdicts.groupby(["attack", "norm"])}
@@ -123,7 +125,8 @@ def check_masking(
             found["pgd_gap"] += [share((by_pgd > e) & (by_apgd <= e)) for e in epsilons]
         by_any = smallest(key for key in of if key[1] == norm)
         if by_any is not None:
-            (square,) = attacked(AttackSettings("square", norm), epsilons[-1:], by_any)
+            without_gradients = AttackSettings("square", norm, queries=queries)
+            (square,) = attacked(without_gradients, epsilons[-1:], by_any)
             found["black_box"].append(share((by_any > epsilons[-1]) & ~square))
 
     far = AttackSettings("pgd", "linf", steps=pgd["linf"].steps if "linf" in pgd else PGD_STEPS)
