@@ -292,6 +292,20 @@ def test_equal_tables_give_equal_bytes(figure, tmp_path):
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
+def test_recovery_leaves_the_untrained_network_out(tmp_path):
+    figures = []
+    for name, first in (("first", 0.2), ("second", 0.9)):
+        (tmp_path / name).mkdir()
+        experiment = Experiment(tmp_path / name)
+        for path in experiment.recovery:
+            table = pd.read_csv(path)
+            table.loc[table["step"] == 0, ["of_mean", "median"]] = first
+            table.to_csv(path, index=False)
+        png, _ = draw("recovery", experiment)
+        figures.append(png.read_bytes())
+    assert figures[0] == figures[1]
+
+
 def test_a_matplotlibrc_of_the_user_changes_nothing(tmp_path):
     (tmp_path / "matplotlibrc").write_text("font.size: 30\naxes.facecolor: red\n")
     expected, _ = draw("cost", Experiment(tmp_path))
