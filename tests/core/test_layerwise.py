@@ -105,7 +105,7 @@ def test_sampled_images_alone_have_derivatives(architecture, shape, quantity):
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
 def test_convolutions_of_every_stride_and_padding(kernel):
     shape = (2, 9, 7)
-    for stride, padding in itertools.product((1, 2, 3), (0, 1, 2, 3)):
+    for stride, padding in itertools.product((1, 2, 3), {0, 1, kernel}):
         torch.manual_seed(0)
         model = nn.Sequential(
             nn.Conv2d(2, 3, 3, 1, 1, bias=False),

@@ -464,6 +464,8 @@ def test_the_gradient_on_a_fraction_is_unbiased(model, batch, name):
         drawn = tuple(part.penalty.nonzero().flatten().tolist())
         if drawn not in of_sample:
             of_sample[drawn] = parameter_gradient(part, model)
+        if len(of_sample) == 10:
+            break
     assert len(of_sample) == 10
     for value, *found in zip(expected, *of_sample.values(), strict=True):
         mean = torch.stack(found).mean(0)
@@ -471,11 +473,11 @@ def test_the_gradient_on_a_fraction_is_unbiased(model, batch, name):
 
 
 def test_every_image_is_drawn_equally_often(model, batch):
-    """1,000 draws of two of five images: each is drawn 400 times, with a deviation of 15.5."""
+    """250 draws of two of five images: each is drawn 100 times, with a deviation of 7.7."""
     generator = seeded(0)
     penalty = sampled("gradient", 0.4)
-    counts = sum((penalty(model, *batch, generator).penalty > 0).long() for _ in range(1000))
-    assert (counts - 400).abs().max() < 5 * 15.5
+    counts = sum((penalty(model, *batch, generator).penalty > 0).long() for _ in range(250))
+    assert (counts - 100).abs().max() < 4 * 7.7
 
 
 def test_jacobian_on_a_fraction_projects_the_drawn_images_alone(model, batch):

@@ -212,7 +212,8 @@ def test_targeted_autoattack_finds_the_nearest_of_ten_boundaries(linear10, attac
 def test_untargeted_autoattack_never_beats_the_closed_form(linear10, attack, norm):
     exact = nearest_boundary(*linear10, norm)
     epsilons = exact.max() * torch.tensor([0.5, 2])
-    record = run_attack(*linear10, AttackSettings(attack, norm), epsilons.tolist(), seed=0)
+    settings = AttackSettings(attack, norm, queries=1000)
+    record = run_attack(*linear10, settings, epsilons.tolist(), seed=0)
     assert record.robust[0][exact > epsilons[0] + attacks.ROUNDING].all()
     assert record.robust[0].sum() < 47
     assert record.robust[1].sum() <= 10  # twice the largest radius: enough for most
@@ -289,7 +290,8 @@ def test_radii_of_earlier_attacks_are_exact(linear):
 def test_the_other_attacks_of_autoattack_need_two_classes(linear, attack):
     model, images, labels = linear
     largest = nearest_boundary(*linear, "linf").max().item()
-    record = run_attack(model, images, labels, AttackSettings(attack, "linf"), [largest], seed=0)
+    settings = AttackSettings(attack, "linf", queries=500)
+    record = run_attack(model, images, labels, settings, [largest], seed=0)
     assert record.robust.double().mean() < 0.5
 
 

@@ -80,7 +80,8 @@ def test_what_broke_in_an_earlier_stage_is_not_attacked_again(network, tmp_path)
 
 
 def test_a_killed_job_repeats_no_finished_attack(network, tmp_path, monkeypatch):
-    first = attacked(network, tmp_path)
+    attacks = ATTACKS[:3]
+    first = attacked(network, tmp_path, attacks=attacks)
     calls = []
     real = evaluation.run_attack
 
@@ -89,9 +90,9 @@ def test_a_killed_job_repeats_no_finished_attack(network, tmp_path, monkeypatch)
         return real(model, images, labels, settings, *args, **options)
 
     monkeypatch.setattr(evaluation, "run_attack", spy)
-    (tmp_path / "apgd-t_linf.safetensors").write_bytes(b"half a file")
-    again = attacked(network, tmp_path)
-    assert calls == ["apgd-t"]
+    (tmp_path / "apgd-ce_l2.safetensors").write_bytes(b"half a file")
+    again = attacked(network, tmp_path, attacks=attacks)
+    assert calls == ["apgd-ce"]
     for (_, old), (_, new) in zip(first, again, strict=True):
         assert old.epsilons == new.epsilons
         for name in ("robust", "adversarial", "epsilon_found"):
@@ -99,11 +100,11 @@ def test_a_killed_job_repeats_no_finished_attack(network, tmp_path, monkeypatch)
     damaged = bytearray((tmp_path / "fgsm_linf.safetensors").read_bytes())
     damaged[-1] ^= 1
     (tmp_path / "fgsm_linf.safetensors").write_bytes(damaged)
-    attacked(network, tmp_path)
-    assert calls == ["apgd-t", "fgsm"]
+    attacked(network, tmp_path, attacks=attacks)
+    assert calls == ["apgd-ce", "fgsm"]
     calls.clear()
-    attacked(network, tmp_path, fingerprint="b")  # other settings or code: all are run again
-    assert len(calls) == len(ATTACKS)
+    attacked(network, tmp_path, fingerprint="b", attacks=attacks)  # of other settings or code
+    assert len(calls) == len(attacks)
     Records(tmp_path, "b").delete()
     assert not tmp_path.exists()
 

@@ -229,9 +229,13 @@ def test_adam_under_one_cycle_is_that_of_pytorch_to_the_last_bit(steps):
 
 
 def test_training_imports_no_compiler():
+    """It takes as long to import as all else, in every job."""
     code = (
         "import sys, torch\n"
+        "from input_hessian.experiment.devices import configure\n"
         "from input_hessian.experiment.training import OneCycleAdam\n"
+        "configure('cpu', 1)\n"
+        "assert torch.are_deterministic_algorithms_enabled()\n"
         "weight = torch.nn.Parameter(torch.ones(2))\n"
         "optimizer = OneCycleAdam([weight], 0.1, 10)\n"
         "weight.sum().backward()\n"
