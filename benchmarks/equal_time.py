@@ -114,12 +114,9 @@ def trainings():
     """Yield ``(dataset, setting, lam, seed)``, such that a broken-off run is worth the most."""
     for setting, dataset in itertools.product(SETTINGS, RADII):
         yield dataset, setting, setting.lams[dataset][0], SEEDS[0]
-    most = max(len(lams) for setting in FINALISTS for lams in setting.lams.values())
-    for seed, rank, setting, dataset in [
-        *itertools.product(SEEDS, range(2), FINALISTS, RADII),
-        *itertools.product(SEEDS, range(2, most), FINALISTS, RADII),
-    ]:
-        if rank < len(setting.lams[dataset]) and (seed, rank) != (SEEDS[0], 0):
+    ranks = range(max(len(lams) for setting in FINALISTS for lams in setting.lams.values()))
+    for rank, seed, setting, dataset in itertools.product(ranks, SEEDS, FINALISTS, RADII):
+        if rank < len(setting.lams[dataset]) and (rank, seed) != (0, SEEDS[0]):
             yield dataset, setting, setting.lams[dataset][rank], seed
 
 
