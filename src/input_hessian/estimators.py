@@ -30,13 +30,14 @@ class OperatorNorm(NamedTuple):
         vector: ``v`` with ``||v||_2 = 1``, ``[B, *image]``, without a graph.
         residual: ``[B]``; the absolute value of some eigenvalue lies within ``2 * residual`` of
             ``norm``.  A small one means that an eigenvalue was found, not that it is the largest.
+            None with ``create_graph``: a training step does not pay for it.
         converged: ``residual <= tolerance * norm``, ``[B]``, bool; all False without a tolerance.
         hvps: Hessian-vector products spent per image.
     """
 
     norm: Tensor
     vector: Tensor
-    residual: Tensor
+    residual: Tensor | None
     converged: Tensor
     hvps: int
 
@@ -60,13 +61,15 @@ def power(
         hvps: budget, at least 1; the last product is always spent on the returned vector.
         tolerance: stop early once every image has converged (each step then waits for the device).
         create_graph: make ``norm`` differentiable in the parameters.  ``v`` stays constant: at the
-            maximum, the derivative of ``||H v||`` needs no derivative of ``v`` (Danskin).
+            maximum, the derivative of ``||H v||`` needs no derivative of ``v`` (Danskin).  Not with
+            a tolerance.
     """
     vector, before = normalize(start), None
     for spent in range(1, hvps + 1):
         product = matvec(vector, create_graph=create_graph and spent == hvps)
         if spent == hvps or tolerance is not None:
-            norm, residual = _norm_and_residual(product, vector, before)
+            norm = vector_norm(product)
+            residual = None if create_graph else _residual(product, vector, before)
             converged = _converged(norm, residual, tolerance)
             if spent == hvps or converged.all():
                 break
@@ -93,18 +96,18 @@ def lanczos(
     """
     vector, before, spent = normalize(start), None, 0
     for basis, products, complete in _krylov(matvec, start, hvps - 1):
-        spent = len(products)
+        spent = products.shape[1]
         if spent == hvps - 1 or tolerance is not None:
-            weights = _largest_combination(torch.stack(products, 1))
-            best = torch.einsum("bk,kbd->bd", weights, torch.stack(basis))
-            image = torch.einsum("bk,kbd->bd", weights, torch.stack(products))
+            weights = _largest_combination(products)
+            best, image = ((weights @ rows).squeeze(1) for rows in (basis, products))
             vector, before = normalize(image).view_as(start), (best, image)
             if tolerance is not None:
-                norm, residual = _norm_and_residual(image, best)
-                if (complete | _converged(norm, residual, tolerance)).all():
+                converged = _converged(vector_norm(image), _residual(image, best), tolerance)
+                if (complete | converged).all():
                     break
     product = matvec(vector, create_graph=create_graph)
-    norm, residual = _norm_and_residual(product, vector, before)
+    norm = vector_norm(product)
+    residual = None if create_graph else _residual(product, vector, before)
     converged = _converged(norm, residual, tolerance)
     return OperatorNorm(norm, vector, residual, converged, spent + 1)
 
@@ -129,7 +132,8 @@ def ascent(
     for spent in range(1, hvps + 1, 2):
         last = spent + 2 > hvps
         product = matvec(vector, create_graph=create_graph and last)
-        norm, residual = _norm_and_residual(product, vector)
+        norm = vector_norm(product)
+        residual = None if create_graph else _residual(product, vector)
         converged = _converged(norm, residual, tolerance)
         if last or (tolerance is not None and converged.all()):
             break
@@ -291,36 +295,41 @@ def largest_eigenvalue(
     """
     _check_budget("lanczos", hvps, None)
     for basis, products, complete in _krylov(matvec, start, hvps):
-        if len(products) == hvps or tolerance is not None:
-            rows = torch.stack(products, 1)
-            value, vector, residual = _largest_ritz_pair(torch.stack(basis, 1), rows)
-            norm = torch.stack([vector_norm(product) for product in products]).amax(0)
+        spent = products.shape[1]
+        if spent == hvps or tolerance is not None:
+            value, vector, residual = _largest_ritz_pair(basis, products)
+            norm = vector_norm(products.flatten(0, 1)).view(products.shape[:2]).amax(1)
             converged = _converged(norm, residual, tolerance)
             if tolerance is not None and (complete | converged).all():
                 break
-    return LargestEigenvalue(value, vector.view_as(start), residual, converged, len(products))
+    return LargestEigenvalue(value, vector.view_as(start), residual, converged, spent)
 
 
-def _krylov(
-    matvec: MatVec, start: Tensor, hvps: int
-) -> Iterator[tuple[list[Tensor], list[Tensor], Tensor]]:
+def _krylov(matvec: MatVec, start: Tensor, hvps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield, after each product, the orthonormal basis, the products, and whether that was all.
 
-    Full reorthogonalisation.  Vectors are ``[B, d]``; beyond an image's invariant subspace its
-    basis vectors are zero.
+    Full reorthogonalisation.  Basis and products are ``[B, K, d]`` after ``K`` products; beyond an
+    image's invariant subspace its basis vectors are zero.  After the last product, which no basis
+    vector follows, nothing says whether that was all.
     """
-    basis, products = [normalize(start).flatten(1)], []
-    for _ in range(hvps):
-        product = matvec(basis[-1].view_as(start)).flatten(1)
-        products.append(product)
-        length = vector_norm(product)
-        for _ in range(2):  # once loses orthogonality in float32, twice is enough (Parlett)
-            for q in basis:
-                product = product - q * (q * product).sum(1, keepdim=True)
-        # An invariant subspace is complete: what is left is rounding, and must not be amplified.
-        complete = vector_norm(product) <= 10 * torch.finfo(product.dtype).eps * length
-        yield basis, products, complete
-        basis.append(normalize(product).masked_fill(complete[:, None], 0))
+    q = normalize(start).flatten(1)
+    basis, products = (q.new_empty(len(q), hvps, q.shape[1]) for _ in range(2))
+    complete = q.new_zeros(len(q), dtype=torch.bool)
+    for k in range(hvps):
+        product = matvec(q.view_as(start)).flatten(1)
+        basis[:, k], products[:, k] = q, product
+        found = basis[:, : k + 1]
+        if k + 1 < hvps:
+            rest = product[:, None] / largest_entry(product)[:, :, None]
+            length = torch.linalg.vector_norm(rest, dim=2, keepdim=True)
+            for _ in range(2):  # once loses orthogonality in float32, twice is enough (Parlett)
+                rest = torch.baddbmm(rest, rest @ found.mT, found, alpha=-1)
+            left = torch.linalg.vector_norm(rest, dim=2, keepdim=True)
+            # A complete invariant subspace leaves rounding alone, which must not be amplified.
+            complete = left <= 10 * torch.finfo(rest.dtype).eps * length
+            q = (rest * (1 / left).masked_fill(complete, 0)).squeeze(1)
+            complete = complete.flatten()
+        yield found, products[:, : k + 1], complete
 
 
 def softmax_eigenvector(logits: Tensor, steps: int = 8) -> Tensor:
@@ -348,16 +357,16 @@ def softmax_eigenvector(logits: Tensor, steps: int = 8) -> Tensor:
     u = 1 - top
     for _ in range(steps):
         mean = (others * u).sum(1, keepdim=True)
-        u = scaled * (u - rest * mean) + mean
+        u = torch.addcmul(mean, scaled, torch.addcmul(u, rest, mean, value=-1))
     u = u * (1 - top)
     return u - u.mean(1, keepdim=True)
 
 
 def _largest_combination(products: Tensor) -> Tensor:
-    """Return the unit weights ``w`` of largest ``||sum_k w_k p_k||``: ``[B, K, d] -> [B, K]``."""
+    """Return the unit weights ``w`` of largest ``||sum_k w_k p_k||``: ``[B, K, d] -> [B, 1, K]``."""
     scaled = products / largest_entry(products.flatten(1))[:, :, None]
     gram = (scaled @ scaled.mT).nan_to_num()  # eigh rejects NaN; the combination will show it
-    return torch.linalg.eigh(gram).eigenvectors[:, :, -1]
+    return torch.linalg.eigh(gram).eigenvectors[:, None, :, -1]
 
 
 def _largest_ritz_pair(basis: Tensor, products: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -379,26 +388,24 @@ def _largest_ritz_pair(basis: Tensor, products: Tensor) -> tuple[Tensor, Tensor,
     return value, vector, vector_norm(image - value[:, None] * vector)
 
 
-def _norm_and_residual(
+def _residual(
     product: Tensor, vector: Tensor, before: tuple[Tensor, Tensor] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return ``||H v||`` and the residual of ``v``, from ``H v`` and the unit vector ``v``.
+) -> Tensor:
+    """Return the residual of the unit vector ``v``, from ``H v`` and ``v``.
 
-    The residual is ``||H v - (v'H v) v||``.  If ``v = H u / ||H u||`` with a unit vector ``u``, and
-    ``before`` is ``(u, H u)``, then ``|| H v - ||H u|| u ||``, where that is smaller.
+    It is ``||H v - (v'H v) v||``.  If ``v = H u / ||H u||`` with a unit vector ``u``, and ``before``
+    is ``(u, H u)``, then ``|| H v - ||H u|| u ||``, where that is smaller.
     """
-    norm = vector_norm(product)
-    product, vector = product.detach().flatten(1), vector.flatten(1)
+    product, vector = product.flatten(1), vector.flatten(1)
     rayleigh = (product * vector).sum(1, keepdim=True)
     residual = vector_norm(product - rayleigh * vector)
     if before is not None:
         u, image = (tensor.flatten(1) for tensor in before)
         residual = torch.minimum(residual, vector_norm(product - vector_norm(image)[:, None] * u))
-    return norm, residual
+    return residual
 
 
-def _converged(norm: Tensor, residual: Tensor, tolerance: float | None) -> Tensor:
+def _converged(norm: Tensor, residual: Tensor | None, tolerance: float | None) -> Tensor:
     if tolerance is None:
         return torch.zeros_like(norm, dtype=torch.bool)
-    norm = norm.detach()
     return (residual <= tolerance * norm) & norm.isfinite()

@@ -80,7 +80,11 @@ class Linear:
     def pull(self, c: Tensor) -> Tensor:
         return self.transpose(c)
 
-    def pull_u(self, c_u: Tensor, c: Tensor, t_u: Tensor) -> Tensor:
+    def curvature(self, c: Tensor) -> Tensor | None:
+        """Return ``s''(h) c``, by which the layer bends the cotangent ``c`` along a tangent."""
+        return None
+
+    def pull_u(self, c_u: Tensor, curvature: Tensor | None, t_u: Tensor) -> Tensor:
         return self.transpose(c_u)
 
     def pull_uv(self, c_uv, *coefficients) -> Tensor:
@@ -223,18 +227,21 @@ class Flatten(Linear):
 
 
 class Elementwise:
-    """``s(a)``, given by ``derivatives(a) -> s'(a), s''(a), s'''(a)``; the last two as functions."""
+    """``s(a)``, given by ``derivatives(a) -> s'(a), s''(a), s'''(a)``; the last two as functions.
+
+    ``backward(c, a, s(a))`` is ``s'(a) c`` in one kernel, for images whose derivatives are not kept.
+    """
 
     parameters: Sequence[Tensor] = ()
     ndim: int | None = None
 
-    def __init__(self, module: nn.Module, derivatives: Callable):
-        self.module, self.derivatives = module, derivatives
+    def __init__(self, module: nn.Module, derivatives: Callable, backward: Callable):
+        self.module, self.derivatives, self.backward = module, derivatives, backward
 
     def value(self, a, sampled):
-        self.first_of_all, *_ = self.derivatives(a)
         self.first, self.second, self.third = self.derivatives(a[:sampled])
-        return self.module(a)
+        self.input, self.output = a, self.module(a)
+        return self.output
 
     def push(self, t_u):
         return self.first * t_u
@@ -249,19 +256,20 @@ class Elementwise:
     def pull(self, c):
         return self.first * c
 
-    def pull_u(self, c_u, c, t_u):
-        return (self.second() * t_u).mul_(c).addcmul_(self.first, c_u)
+    def curvature(self, c):
+        return self.second() * c
 
-    def pull_uv(self, c_uv, c_u, c_v, c, t_uv, t_u, t_v):
-        curvature = None if t_uv is None else self.second() * t_uv
-        result = self.first_of_all * c_uv
+    def pull_u(self, c_u, curvature, t_u):
+        return (curvature * t_u).addcmul_(self.first, c_u)
+
+    def pull_uv(self, c_uv, c_u, c_v, c, curvature, t_uv, t_u, t_v):
+        result = self.backward(c_uv, self.input, self.output)
         sample = result[: len(c)]
         if t_u is not None:
             sample.addcmul_((c_v * t_u).addcmul_(c_u, t_v), self.second())
-            third = (self.third() * t_u).mul_(t_v)
-            curvature = third if curvature is None else curvature.add_(third)
-        if curvature is not None:
-            sample.addcmul_(curvature, c)
+            sample.addcmul_((self.third() * t_u).mul_(t_v), c)
+        if t_uv is not None:
+            sample.addcmul_(curvature, t_uv)
         return result
 
 
@@ -313,7 +321,10 @@ def _softplus(module: nn.Softplus) -> list | None:
 
         return first, second, third
 
-    return [Elementwise(module, derivatives)]
+    def backward(c, a, _):
+        return torch.ops.aten.softplus_backward(c, a, beta, module.threshold)
+
+    return [Elementwise(module, derivatives, backward)]
 
 
 def _tanh(module: nn.Tanh) -> list:
@@ -323,15 +334,18 @@ def _tanh(module: nn.Tanh) -> list:
         second = (first * tanh).mul_(-2)
         return first, lambda: second, lambda: first * (6 * tanh.square() - 2)
 
-    return [Elementwise(module, derivatives)]
+    return [Elementwise(module, derivatives, lambda c, _, s: torch.ops.aten.tanh_backward(c, s))]
 
 
 def _relu(module: nn.ReLU) -> list | None:
     def derivatives(a):
         zero = torch.zeros_like(a)
-        return (a > 0).to(a.dtype), lambda: zero, lambda: zero.clone()
+        return (a > 0).to(a.dtype), lambda: zero, lambda: zero
 
-    return None if module.inplace else [Elementwise(module, derivatives)]
+    def backward(c, a, _):
+        return torch.ops.aten.threshold_backward(c, a, 0)
+
+    return None if module.inplace else [Elementwise(module, derivatives, backward)]
 
 
 KNOWN: dict[type[nn.Module], Callable] = {
@@ -563,6 +577,7 @@ class _Passes:
         self.slope = p - F.one_hot(labels, h.shape[1])  # of the loss, in the logits
         self.probabilities = p[: self.sampled]
         self.gradient, self.c = self.pull(self.slope[: self.sampled])
+        self.curvature = [layer.curvature(c) for layer, c in zip(self.layers, self.c, strict=True)]
 
     def to_row_space(self, images):
         flat = [layer for layer in self.layers if not isinstance(layer, Flatten)]
@@ -606,7 +621,7 @@ class _Passes:
             kept[i] = c_u
             if i == self.lowest and not to_image:
                 return None, kept
-            c_u = self.layers[i].pull_u(c_u, self.c[i], t_u[i])
+            c_u = self.layers[i].pull_u(c_u, self.curvature[i], t_u[i])
         return c_u, kept
 
     def softmax_hessian(self, z):
@@ -662,7 +677,9 @@ class _Passes:
                 pairs = [(c_uv, layer.input), (c_u[i], t_v[i]), (c_v[i], t_u[i]), (c, t_uv[i])]
                 found = layer.gradients([pair for pair in pairs if pair[1] is not None]) + found
             if i > self.lowest:
-                c_uv = layer.pull_uv(c_uv, c_u[i], c_v[i], c, t_uv[i], t_u[i], t_v[i])
+                c_uv = layer.pull_uv(
+                    c_uv, c_u[i], c_v[i], c, self.curvature[i], t_uv[i], t_u[i], t_v[i]
+                )
         return found
 
 

@@ -23,7 +23,8 @@ def normalize(vectors: Tensor) -> Tensor:
     flat = flat / largest_entry(flat)
     length = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
     zero = length == 0
-    return ((flat + zero) / (length + zero * flat.shape[1] ** 0.5)).view_as(vectors)
+    scale = 1 / (length + zero * flat.shape[1] ** 0.5)
+    return flat.add_(zero).mul_(scale).view_as(vectors)
 
 
 def random_unit_vectors(like: Tensor, generator: torch.Generator) -> Tensor:
