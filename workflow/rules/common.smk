@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -16,7 +17,6 @@ sys.path.insert(0, str(CLONE / "src"))
 
 from input_hessian.experiment import config_files
 from input_hessian.experiment.config import read_config
-from input_hessian.experiment.devices import resolve_device
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.plugins import plugin_file
 from input_hessian.experiment.sources import parameters, source_files
@@ -54,11 +54,11 @@ CELL_TEXT = "{wildcards.dataset}, {wildcards.regularizer}, lam {wildcards.lam}, 
 SEED = CONFIG.seeds[0]  # of whatever is computed for one seed only
 # `auto` and what it stands for are one param, so that the one computes nothing anew after the other. A
 # job on a cluster looks for itself what its node has.
-DEVICE = (
-    resolve_device("auto").type
-    if CONFIG.device == "auto" and not workflow.remote_exec
-    else CONFIG.device
-)
+DEVICE = CONFIG.device
+if DEVICE == "auto" and not workflow.remote_exec:
+    from input_hessian.experiment.devices import resolve_device  # imports torch
+
+    DEVICE = resolve_device("auto").type
 # One job at a time per GPU: profiles/default has one.
 GPU = 1 if DEVICE == "cuda" else 0
 HEADLINE = CONFIG.headline
@@ -120,6 +120,7 @@ def script_file(name):
     return CLONE / "workflow/scripts" / f"{name}.py"
 
 
+@cache
 def plugin(kind, name):
     """Inputs of a rule: the file of a penalty, architecture or dataset, and what it imports."""
     return [project_file(file) for file in source_files(plugin_file(kind, name))]

@@ -1,9 +1,12 @@
 # Which cells there are, and what the scripts are told about them: the params of the rules.
 
+# Every job has its settings written when it is planned: libyaml does so in a quarter of the time.
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 
 def text(settings):
     """Settings as a script reads them from its standard input."""
-    return yaml.safe_dump(settings, sort_keys=False, width=100).strip()
+    return yaml.dump(settings, Dumper=DUMPER, sort_keys=False, width=100).strip()
 
 
 def cells(pattern, each=("lam", "seed"), dataset=None):
