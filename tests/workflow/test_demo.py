@@ -46,7 +46,14 @@ def test_every_figure_and_table_is_there(demo):
         f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png")
     )
     assert all(p.stat().st_size > 5000 for p in figures.glob("[!.]*"))
-    assert "Figures:  reports/everything/figures" in demo.output
+    assert "Figures:  reports/everything/figures\n" in demo.output
+    assert "Notebook: reports/everything/notebook.html\n" in demo.output
+
+
+def test_a_log_holds_plain_lines_alone(demo):
+    assert " steps (100%) done\n" in demo.output
+    assert "jobs |" not in demo.output
+    assert not {"\r", "\x1b"} & set(demo.output)
 
 
 def test_notebook_ran_to_its_end(demo):

@@ -70,6 +70,9 @@ def main(
         found = found.masked_fill(predict(network, shown).argmax(1) != labels, 0)
         radius = pd.Series(found.numpy(), index=test.index[chosen].numpy())
     table = table.assign(certified_radius=radius).reset_index()[COLUMNS]
+    print(
+        f"certified: {(radius > 0).sum()} of {len(radius)} images, largest radius {radius.max():.4g}"
+    )
     check(table)
     write_atomically(certificate, table.to_parquet(index=False))
     model.with_name("checkpoint.pt").unlink(missing_ok=True)  # see train.py

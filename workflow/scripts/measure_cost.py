@@ -65,7 +65,11 @@ def main(
                         "milliseconds": 1000 * seconds,
                     }
                 )
-    write_atomically(cost, pd.DataFrame(rows).to_csv(index=False))
+        print(f"round {repetition + 1} of {WARMUP + settings['rounds']}", flush=True)
+    table = pd.DataFrame(rows)
+    write_atomically(cost, table.to_csv(index=False))
+    median = table.groupby("regularizer", sort=False)["milliseconds"].median()
+    print(f"median milliseconds per step:\n{median.round(2).to_string(header=False)}")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,9 @@ def measure(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[pd.Dat
             "converged": norm.converged & largest.converged,
             "predicted_radius": predicted_radius(loss, gradient_norm, largest.value),
         }
-        yield pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()})
+        table = pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()})
+        print(f"curvature converged: {table['converged'].sum()} of {len(x)} images", flush=True)
+        yield table
 
 
 def main(
@@ -66,7 +68,6 @@ def main(
         images, labels = chosen.images.to(place).double(), chosen.labels.to(place)
         table = pd.concat(measure(network.double(), images, labels), ignore_index=True)
         table = table.assign(index=chosen.index, label=chosen.labels, **settings["cell"])
-        print(f"converged: {table['converged'].mean():.4f} of {len(table)} images")
     write_atomically(curvature, table[COLUMNS].to_parquet(index=False))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from input_hessian.estimators import OperatorNorm, operator_norm
 from input_hessian.experiment import models
@@ -51,6 +52,7 @@ class Measuring:
         hessian = InputHessian(model, self.images, self.labels)
         generator = torch.Generator(self.images.device).manual_seed(0)
         true = operator_norm(hessian, generator=generator, **TRUE_NORM)
+        tqdm.write(f"step {self.step}: mean ||H|| {true.norm.mean():.4g}")  # above training's bar
         for names, found in estimates(hessian, self.settings):
             fraction = found.norm / true.norm.clamp_min(torch.finfo(true.norm.dtype).tiny)
             self.rows.append(

@@ -32,7 +32,8 @@ def main(
         )
         robust = record.robust.double().mean(1).tolist()
         accuracies[norm] = dict(zip(map(str, epsilons), robust, strict=True))
-        print(norm, accuracies[norm], flush=True)
+        shown = (f"{e:g}: {a:.3f}" for e, a in zip(epsilons, robust, strict=True))
+        print(f"validation: pgd {norm}  {'  '.join(shown)}", flush=True)
     result = {
         **cell,
         "status": status,

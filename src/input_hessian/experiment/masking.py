@@ -99,11 +99,17 @@ def check_masking(
     def share(broken: Tensor) -> float:
         return broken.double().mean().item()
 
-    def attacked(settings: AttackSettings, epsilons: Sequence[float], before: Tensor) -> Tensor:
+    def attacked(
+        settings: AttackSettings, epsilons: Sequence[float], before: Tensor | None = None
+    ) -> Tensor:
         """Return which images of those that were left withstand one more attack, per epsilon."""
-        return run_attack(
+        robust = run_attack(
             model, images, labels, settings, epsilons, seed=seed, broken_at=before
         ).robust
+        of_each = zip(epsilons, robust.double().mean(1).tolist(), strict=True)
+        shown = "  ".join(f"{epsilon:g}: {accuracy:.3f}" for epsilon, accuracy in of_each)
+        print(f"masking: {settings.attack} {settings.norm}  {shown}", flush=True)
+        return robust
 
     few = max(0.005, 1 / len(labels))  # half a point, but never a single image
     found: dict[str, list[float]] = {
@@ -130,7 +136,7 @@ def check_masking(
             found["black_box"].append(share((by_any > epsilons[-1]) & ~square))
 
     far = AttackSettings("pgd", "linf", steps=pgd["linf"].steps if "linf" in pgd else PGD_STEPS)
-    huge = share(run_attack(model, images, labels, far, [HUGE_EPSILON], seed=seed).robust[0])
+    huge = share(attacked(far, [HUGE_EPSILON])[0])
 
     device = next(model.parameters()).device
     at = InputHessian(model, images.to(device), labels.to(device))
