@@ -1,8 +1,10 @@
 """What one part of the repository says about another is true."""
 
+import ast
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -17,6 +19,25 @@ PINS = PROJECT["dependency-groups"]["pipeline"]
 def test_direct_dependencies_are_pinned_exactly():
     for group in PROJECT["dependency-groups"].values():
         assert all(re.fullmatch(r"[a-z0-9-]+(\[[a-z]+\])?==[0-9.]+", pin) for pin in group)
+
+
+def test_every_package_that_the_library_imports_is_declared():
+    """Also what comes along with another one today: `requests` with pooch, say."""
+    extra = (
+        PROJECT["project"]["dependencies"]
+        + PROJECT["project"]["optional-dependencies"]["experiment"]
+    )
+    declared = {re.match("[a-z0-9-]+", entry)[0] for entry in extra}
+    known = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
+    along = {"pydantic_core", "typing_extensions"}  # parts of pydantic
+    nodes = [
+        node for path in ROOT.glob("src/**/*.py") for node in ast.walk(ast.parse(path.read_text()))
+    ]
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    packages = {module.partition(".")[0] for module in modules} - along
+    packages -= sys.stdlib_module_names | {"input_hessian"}
+    assert {known.get(package, package) for package in packages} <= declared
 
 
 def test_conda_environment_has_the_same_pins():

@@ -20,6 +20,7 @@ below is tighter than theirs: it separates signs, and halves part of the product
 from __future__ import annotations
 
 import copy
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -157,8 +158,11 @@ def _layers(model: nn.Sequential) -> tuple[list[Tensor], list[float]]:
         len(weighted) != len(curved) + 1
         or not all(isinstance(layer, FullyConnected) for layer in weighted)
         or not all(type(layer.module) is nn.Softplus and layer.module.beta > 0 for layer in curved)
+        or any(a.weight.shape[0] != b.weight.shape[1] for a, b in itertools.pairwise(weighted))
     ):
         raise ValueError(f"{expected}got {', '.join(str(layer.module) for layer in found)}")
+    if not all(layer.weight.isfinite().all() for layer in weighted):
+        raise ValueError(f"{expected}all weights finite, got NaN or infinity in them")
     return [layer.weight.double() for layer in weighted], [layer.module.beta for layer in curved]
 
 

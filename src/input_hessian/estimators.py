@@ -186,6 +186,11 @@ def operator_norm(
     _check_budget(method, hvps, step_size)
     if create_graph and tolerance is not None:
         raise ValueError("tolerance: not with create_graph, give a fixed budget hvps instead")
+    if difference_step is not None and not isinstance(hessian, InputHessian):
+        raise ValueError(
+            f"difference_step: expected derivatives by InputHessian, got {type(hessian).__name__}; "
+            "build InputHessian(model, images, labels)"
+        )
     if difference_step is not None and not difference_step > 0:
         raise ValueError(f"difference_step: expected a positive length, got {difference_step}")
     if isinstance(start, Tensor):
@@ -252,12 +257,12 @@ class Estimator:
 def _check_budget(method: str, hvps: int, step_size: float | None) -> None:
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    if hvps < 1:
-        raise ValueError(f"hvps: expected at least 1 Hessian-vector product, got {hvps}")
+    if not (isinstance(hvps, int) and hvps >= 1):
+        raise ValueError(f"hvps: expected at least 1 Hessian-vector product, got {hvps!r}")
     if (step_size is not None) != (method == "ascent"):
         raise ValueError(f"step_size: needed by ascent alone, got {step_size} with {method}")
-    if step_size is not None and not step_size > 0:
-        raise ValueError(f"step_size: expected a number above 0, got {step_size}")
+    if step_size is not None and not 0 < step_size < float("inf"):
+        raise ValueError(f"step_size: expected a finite number above 0, got {step_size}")
 
 
 class LargestEigenvalue(NamedTuple):

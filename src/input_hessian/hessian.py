@@ -76,7 +76,7 @@ class InputHessian:
             batch statistics), because then one image has no Hessian of its own; for images or
             logits that are neither float32 nor float64, and under autocast; for labels that are not
             class indices (on a GPU, their values are not checked), or outputs that are not logits
-            of at least two classes.
+            of at least two classes, differentiable in the images.
     """
 
     @differentiating
@@ -95,13 +95,21 @@ class InputHessian:
         self._model, self._labels = model, labels[:sampled]
         self._images = images[:sampled].requires_grad_()
         with sdpa_kernel(SDPBackend.MATH):
-            self._logits = self.logits = model(self._images)
+            self._logits = self.logits = evaluated(model, self._images)
             if len(self._images) < len(images):
-                self.logits = torch.cat([self._logits, model(images[sampled:])])
+                self.logits = torch.cat([self._logits, evaluated(model, images[sampled:])])
         check_logits(self.logits, labels)
         self.loss = F.cross_entropy(self.logits, labels, reduction="none")
-        loss = self.loss[:sampled].sum()
-        (self.gradient,) = torch.autograd.grad(loss, self._images, create_graph=True)
+        loss, self.gradient = self.loss[:sampled].sum(), None
+        if loss.requires_grad:
+            (self.gradient,) = torch.autograd.grad(
+                loss, self._images, create_graph=True, allow_unused=True
+            )
+        if self.gradient is None:
+            raise ValueError(
+                "model: expected logits that are differentiable in the images, got some that are "
+                "not; look in the model for detach, no_grad, NumPy or a constant output"
+            )
 
     @differentiating
     def matvec(self, vector: Tensor, *, create_graph: bool = False) -> Tensor:
@@ -169,6 +177,17 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
             f"labels: expected one class index per image, int64 of shape ({len(images)},), "
             f"got {labels.dtype} of shape {tuple(labels.shape)}"
         )
+
+
+def evaluated(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return the model's output; raise ValueError unless it is a tensor."""
+    output = model(images)
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"model: expected logits of shape ({len(images)}, K), got a {type(output).__name__}; "
+            "wrap the model so that it returns the logits alone"
+        )
+    return output
 
 
 def check_logits(logits: Tensor, labels: Tensor) -> None:

@@ -18,7 +18,9 @@ def crossing_radius(gap: Tensor, slope: Tensor, curvature: Tensor) -> Tensor:
     """Return the smallest ``r >= 0`` with ``slope r + curvature r^2/2 = gap``.
 
     In the form ``2 gap / (slope + sqrt(slope^2 + 2 curvature gap))``, in which nothing cancels and
-    which holds for every sign of ``curvature``.
+    which holds for every sign of ``curvature``.  With ``q = sqrt(2 |curvature| gap)``, the root is
+    ``hypot(slope, q)`` or that of ``(slope - q) (slope + q)``: no small slope is squared, which
+    would underflow.
 
     Args:
         gap: ``[B]``, not negative.
@@ -29,9 +31,10 @@ def crossing_radius(gap: Tensor, slope: Tensor, curvature: Tensor) -> Tensor:
         ``[B]``, in pixel units; infinite where the level is never reached: ``curvature`` is so
         negative that the model turns back before it, or nothing grows at all.
     """
-    discriminant = slope.square() + 2 * curvature * gap
-    radius = 2 * gap / (slope + discriminant.clamp_min(0).sqrt())
-    radius = torch.where(discriminant < 0, math.inf, radius)
+    q = curvature.abs().sqrt() * (2 * gap).sqrt()
+    falling = (slope - q).clamp_min(0).sqrt() * (slope + q).sqrt()
+    radius = 2 * gap / (slope + torch.where(curvature < 0, falling, torch.hypot(slope, q)))
+    radius = torch.where((curvature < 0) & (slope < q), math.inf, radius)
     return torch.where(gap == 0, 0.0, radius)
 
 
@@ -61,5 +64,14 @@ def predicted_radius(
     Returns:
         ``[B]``, in pixel units; 0 where ``loss >= threshold``, infinite where the model never
         reaches it.
+
+    Raises:
+        ValueError: if the three do not have one shape.
     """
+    shapes = [tuple(values.shape) for values in (loss, gradient_norm, largest_eigenvalue)]
+    if len(set(shapes)) > 1:
+        raise ValueError(
+            "loss, gradient_norm, largest_eigenvalue: expected one number per image in each, of one "
+            f"shape, got {', '.join(map(str, shapes))}"
+        )
     return crossing_radius((threshold - loss).clamp_min(0), gradient_norm, largest_eigenvalue)

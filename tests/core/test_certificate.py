@@ -213,3 +213,15 @@ def test_other_networks_are_refused(architecture, activation):
     model = ARCHITECTURES[architecture]((1, 8, 8), 3, 4, ACTIVATIONS[activation])
     with pytest.raises(ValueError, match="fully connected layers with softplus between them"):
         curvature_bound(model)
+
+
+def test_layers_without_finite_weights_or_that_do_not_fit_are_refused():
+    model = ARCHITECTURES["mlp"]((1, 8, 8), 3, 4, ACTIVATIONS["softplus"])
+    model[1].weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"expected .* all weights finite, got NaN or infinity"):
+        curvature_bound(model)
+    misfit = nn.Sequential(nn.Linear(4, 3), nn.Softplus(), nn.Linear(2, 2))
+    with pytest.raises(
+        ValueError, match=r"got Linear\(in_features=4, out_features=3.*in_features=2"
+    ):
+        curvature_bound(misfit)

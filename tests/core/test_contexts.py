@@ -96,6 +96,40 @@ def test_logits_of_half_precision_are_refused():
         derivatives(model, *batch_of(4))
 
 
+class Answering(nn.Module):
+    """Answers with what a function makes of another network's logits."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.model, self.answer = network(), answer
+
+    def forward(self, images):
+        return self.answer(self.model(images))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda logits: (logits, logits), r"expected logits of shape \(4, K\), got a tuple; wrap"),
+        (lambda logits: {"logits": logits}, "got a dict"),
+        (lambda logits: logits.detach().numpy(), "got a ndarray"),
+        (lambda logits: logits.to(torch.complex128), "got torch.complex128"),
+        (torch.Tensor.detach, "expected logits that are differentiable in the images"),
+        (
+            lambda logits: torch.ones_like(logits, requires_grad=True),
+            "differentiable in the images",
+        ),
+    ],
+    ids=["tuple", "mapping", "NumPy", "complex", "detached", "constant"],
+)
+@pytest.mark.parametrize("sampled", [None, 2])
+def test_what_is_no_tensor_of_differentiable_logits_is_refused(answer, message, sampled):
+    if sampled and message.startswith("expected logits of shape"):
+        message = message.replace("4", "2")
+    with pytest.raises(ValueError, match=f"model: .*{message}"):
+        derivatives(Answering(answer), *batch_of(4), sampled=sampled)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("start", ["softmax", "gradient"])
 def test_lost_logits_are_never_an_eigenvalue(kind, start):

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from input_hessian import InputHessian, LayerwiseHessian, operator_norm
+from input_hessian import InputHessian, LayerwiseHessian, derivatives, operator_norm
 from input_hessian.estimators import (
     METHODS,
     ascent,
@@ -501,6 +501,10 @@ def test_difference_step_in_operator_norm():
     expected = vector_norm(moved.gradient - hessian.gradient) / 1.5
     first = operator_norm(hessian, start="gradient", hvps=1, difference_step=1.5)
     assert torch.allclose(first.norm, expected, rtol=1e-12)
+    with pytest.raises(
+        ValueError, match=r"difference_step: expected .* got LayerwiseHessian; build"
+    ):
+        operator_norm(derivatives(network(), images, labels), difference_step=1.5)
 
 
 @pytest.mark.parametrize(

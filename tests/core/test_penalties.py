@@ -539,6 +539,13 @@ def test_a_value_that_is_not_finite_shows(model, batch, name):
     assert build(name, 0.3)(model, *batch, seeded(0)).penalty.isnan().all()
 
 
+@pytest.mark.parametrize("name", [*EXACT, *RANDOM])
+def test_no_images_no_objective(model, batch, name):
+    images, labels = batch
+    objective = build(name, 0.3)(model, images[:0], labels[:0], seeded(0))
+    assert objective.penalty.shape == objective.loss.shape == (0,)
+
+
 def test_unregularized(model, batch):
     objective = NoPenalty(lam=0)(model, *batch, seeded(0))
     expected = F.cross_entropy(model(batch[0]), batch[1])
@@ -553,7 +560,8 @@ def test_unregularized(model, batch):
         (GradientPenalty, {"lam": -1.0}, "lam: expected a finite number, at least 0, got -1.0"),
         (HessianPenalty, {"lam": float("nan")}, "at least 0, got nan"),
         (CurePenalty, {"lam": float("inf")}, "at least 0, got inf"),
-        (CurePenalty, {"lam": 1.0, "step": 0}, "step: expected a positive length, got 0"),
+        (CurePenalty, {"lam": 1.0, "step": 0}, "step: expected a positive, finite length, got 0"),
+        (CurePenalty, {"lam": 1.0, "step": float("inf")}, "finite length, got inf"),
         (JacobianPenalty, {"lam": 1.0, "n_proj": 0}, "n_proj: expected at least 1 projection"),
         (HessianPenalty, {"lam": 1.0, "fraction": 0.0}, "fraction: expected above 0, at most 1"),
         (JacobianPenalty, {"lam": 1.0, "fraction": 1.1}, "at most 1, got 1.1"),
@@ -578,7 +586,9 @@ def test_bad_options_are_explained(penalty, options, message):
         ({"hvps": 0}, "hvps: expected at least 1 Hessian-vector product, got 0"),
         ({"method": "ascent"}, "step_size: needed by ascent alone, got None with ascent"),
         ({"step_size": 1.0}, "step_size: needed by ascent alone, got 1.0 with power"),
-        ({"method": "ascent", "step_size": 0.0}, "step_size: expected a number above 0, got 0.0"),
+        ({"hvps": 1.5}, "hvps: expected at least 1 Hessian-vector product, got 1.5"),
+        ({"method": "ascent", "step_size": 0.0}, "expected a finite number above 0, got 0.0"),
+        ({"method": "ascent", "step_size": float("inf")}, "number above 0, got inf"),
     ],
 )
 def test_bad_estimators_are_explained(options, message):

@@ -113,6 +113,20 @@ def test_crossing_radius_solves_its_equation(gap, slope, curvature):
         assert curvature >= 0 or r <= -slope / curvature * (1 + 1e-6)  # the first of both roots
 
 
+@pytest.mark.parametrize("curvature", [-1e-36, 0.0, 1e-36])
+def test_tiny_slopes_do_not_underflow(curvature):
+    """Of a saturated network in float32, whose squares are below the smallest number."""
+    gap, slope = torch.tensor([1e-27]), torch.tensor([1e-30])
+    double = crossing_radius(gap.double(), slope.double(), torch.tensor([curvature]).double())
+    single = crossing_radius(gap, slope, torch.tensor([curvature]))
+    assert single.item() == pytest.approx(double.item(), rel=1e-5)
+
+
+def test_a_radius_per_image_needs_one_number_per_image():
+    with pytest.raises(ValueError, match=r"of one shape, got \(3,\), \(3, 1\), \(3,\)"):
+        predicted_radius(torch.zeros(3), torch.ones(3, 1), torch.ones(3))
+
+
 def linear_softmax(margins):
     """Two classes and images whose label 0 leads by the given margins; and ``||w1 - w0||``."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(9, 2)).double()

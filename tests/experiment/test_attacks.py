@@ -5,6 +5,7 @@ import pytest
 import torch
 from pyautoattack import AutoAttack
 from torch import nn
+from torch.nn.utils import prune
 
 from input_hessian.experiment import attacks
 from input_hessian.experiment.attacks import (
@@ -13,6 +14,7 @@ from input_hessian.experiment.attacks import (
     perturbation_norm,
     run_attack,
 )
+from input_hessian.experiment.errors import UserError
 
 FGSM = {norm: AttackSettings("fgsm", norm) for norm in ("linf", "l2")}
 PGD = {norm: AttackSettings("pgd", norm, steps=40, restarts=1) for norm in ("linf", "l2")}
@@ -450,3 +452,52 @@ def test_square_says_which_images_it_needs(linear10):
             run_attack(
                 model, images.reshape(shape), labels, AttackSettings("square", "l2"), [0.1], seed=0
             )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: nn.utils.weight_norm(layer),
+        lambda layer: nn.utils.spectral_norm(layer).eval(),
+        lambda layer: prune.l1_unstructured(layer, "weight", 10),
+        lambda layer: torch.jit.script(layer),
+    ],
+    ids=["weight norm", "spectral norm", "pruned", "TorchScript"],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_networks_whose_weights_are_computed_are_attacked_as_they_are(linear10, change):
+    _, images, labels = linear10
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), change(nn.Linear(64, 10)))
+    logits = model(images)  # with a graph, as after a training step
+    record = run_attack(model, images, labels, PGD["l2"], [1e-6], seed=0)
+    assert torch.equal(record.robust[0], logits.argmax(1) == labels)
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+class Centred(nn.Module):
+    """A frequent mistake: normalises the images of whoever calls."""
+
+    def forward(self, images):
+        return images.sub_(0.5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            lambda net: nn.Sequential(Centred(), net),
+            "expected the images to be left .* changed in place; look",
+        ),
+        (lambda net: nn.Sequential(net, nn.Softmax(1)), "expected logits, got probabilities"),
+        (lambda net: nn.LSTM(8, 10, batch_first=True), "expected logits .* got a tuple; wrap"),
+    ],
+    ids=["in place", "softmax", "tuple"],
+)
+def test_what_would_spoil_an_evaluation_is_refused(linear10, wrong, message):
+    model, images, labels = linear10
+    images = images[:, 0] if "tuple" in message else images.clone()
+    before = images.clone()
+    with pytest.raises(UserError, match=f"^model: {message}"):
+        run_attack(wrong(model), images, labels, PGD["l2"], [0.1], seed=0)
+    assert torch.equal(images, before)

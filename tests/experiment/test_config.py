@@ -264,6 +264,10 @@ CASES = {
         "datasets: {mnist: {epsilons: {l2: [2, 1]}}}",
         ["datasets.mnist.epsilons.l2: got [2, 1], expected increasing order; write [1, 2]"],
     ),
+    "epsilons that tables write alike": (
+        "datasets: {mnist: {epsilons: {l2: [0.5, 1, 1.5, 2, 2.0000001]}}}",
+        ["datasets.mnist.epsilons.l2: got [0.5, 1, 1.5, 2, 2.0000001]", "first six digits"],
+    ),
     "unsorted headline": (
         "datasets: {fashion_mnist: {headline: {l2: [1, 0.5]}}}",
         ["datasets.fashion_mnist.headline.l2: got [1, 0.5], expected increasing", "write [0.5, 1]"],
@@ -458,7 +462,19 @@ CASES = {
     ),
     "step that is none": (
         "regularizers: {cure: {step: 0}}",
-        ["regularizers.cure.step: expected a positive length, got 0"],
+        ["regularizers.cure.step: expected a positive, finite length, got 0"],
+    ),
+    "infinite option of a penalty": (
+        "regularizers: {cure: {step: .inf}}",
+        ["regularizers.cure.step: got inf, expected a finite number"],
+    ),
+    "infinite option of an estimator": (
+        "regularizers: {hessian: {estimator: {method: ascent, step_size: .inf}}}",
+        ["regularizers.hessian.estimator.step_size: got inf, expected a finite number"],
+    ),
+    "infinite option of a network": (
+        "model: {beta: .inf}",
+        ["model.beta: got inf, expected a finite number"],
     ),
     "half a projection": (
         "regularizers: {jacobian: {n_proj: 1.5}}",

@@ -95,3 +95,17 @@ def test_each_comparison_counts_the_images_that_it_names(plain):
     assert found["pgd_gap"].value == pytest.approx(3 / 60)
     assert not found["more_steps"].flagged  # twenty steps are enough here
     assert found["black_box"].flagged  # Square does break images of this network
+
+
+class Pixels(nn.Module):
+    """A network without parameters: the first pixels are its logits."""
+
+    def forward(self, images):
+        return 9 * images.flatten(1)[:, :10]
+
+
+def test_a_network_without_parameters_is_checked(plain):
+    _, images, labels = plain
+    nothing = pd.DataFrame(columns=["index", "attack", "norm", "epsilon", "robust"])
+    found = check_masking(Pixels(), images, labels, nothing, {}, HEADLINE, seed=0)
+    assert found[-1].check == "margin"

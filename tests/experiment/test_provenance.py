@@ -5,22 +5,36 @@ import sys
 import pytest
 import torch
 
+from input_hessian.experiment.devices import configure
+from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.provenance import commit, fingerprint
 
 MODES = """
+import os
 import torch
 from input_hessian.experiment.devices import configure
 from input_hessian.experiment.provenance import environment
 print(environment(configure("cpu", 1), 1)["arithmetic"], torch.backends.cuda.matmul.allow_tf32)
+print(os.environ["NVIDIA_TF32_OVERRIDE"])
 """
 
 
-def test_the_record_says_what_changes_bits_and_no_variable_allows_tf32():
+def test_the_record_says_what_changes_bits_and_no_variable_allows_short_mantissas():
     variables = {"ATEN_CPU_CAPABILITY": "default", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
+    variables |= {"NVIDIA_TF32_OVERRIDE": "1", "MKL_CBWR": "COMPATIBLE"}
     command = [sys.executable, "-c", MODES]
     done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
     mkldnn = "oneDNN" if torch.backends.mkldnn.is_available() else "no oneDNN"
-    assert done.stdout == f"DEFAULT, {mkldnn}, deterministic, no TF32 False\n"
+    assert done.stdout == (
+        f"DEFAULT, {mkldnn}, deterministic, no TF32, MKL_CBWR=COMPATIBLE False\n0\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
+def test_convolutions_in_bfloat16_are_refused(name, monkeypatch):
+    monkeypatch.setenv(name, "BF16")
+    with pytest.raises(UserError, match=f"{name}: expected STRICT or unset, got BF16.*; unset it"):
+        configure("cpu", 1)
 
 
 def test_fingerprint_changes_with_what_a_result_depends_on_and_with_nothing_else(tmp_path):

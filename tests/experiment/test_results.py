@@ -86,6 +86,13 @@ def test_tables_keep_the_regularizer_none_and_empty_numbers(tmp_path):
     assert table["value"].dtype == float
 
 
+@pytest.mark.parametrize("name", ["2024", "1e5", "true", "nan"])
+def test_names_that_look_like_something_else_stay_names(name, tmp_path):
+    row = {"dataset": name, "regularizer": name, "reference": name, "lam": 1.0}
+    pd.DataFrame([row]).to_csv(tmp_path / "table.csv", index=False)
+    assert read_table(tmp_path / "table.csv").to_dict("records") == [row]
+
+
 def test_an_image_broken_at_one_radius_is_broken_at_every_larger_one():
     """Also where the attack that broke it ran at no other radius."""
     rows = [

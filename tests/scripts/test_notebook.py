@@ -98,6 +98,9 @@ def test_failing_cell_is_named_and_leaves_no_page(page, capfd):
         "class Figure:\n    def _repr_html_(self):\n        raise ValueError('no LaTeX')\nFigure()",
         "import traceback\ntry:\n    raise ValueError('no LaTeX')\nexcept ValueError:\n"
         "    traceback.print_exc()",
+        "%matplotlib inline\nimport matplotlib.pyplot as plt\nclass Line(plt.Line2D):\n"
+        "    def draw(self, renderer):\n        raise ValueError('no LaTeX')\n"
+        "plt.gca().add_artist(Line([], []))\nplt.show()",
     ],
 )
 def test_a_traceback_in_the_page_is_a_failure(page, capfd, source):

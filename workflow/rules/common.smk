@@ -146,6 +146,9 @@ ENVIRONMENT = {
         ["PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONWARNINGS"], ""
     ),
     "MPLBACKEND": "agg",
+    # float32 is float32, also on CPUs and GPUs with something faster.
+    **dict.fromkeys(["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"], ""),
+    "NVIDIA_TF32_OVERRIDE": 0,
     # The allocator keeps its memory: by default, glibc gives every large tensor back to the kernel and
     # has it mapped and zeroed again at the next step, a third of a step's time on a CPU.
     "MALLOC_MMAP_THRESHOLD_": 4294967296,

@@ -87,7 +87,10 @@ def execute(notebook: NotebookNode) -> None:
         raise UserError(f"{where}: {type(error).__name__}: {error}") from None
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            if TRACEBACK in (text := output.get("text", "")):
+            text = output.get("text", "")
+            if output.output_type == "error":  # the cell succeeded, but a figure cannot be drawn
+                text = f"{TRACEBACK}\n{output.ename}: {output.evalue}"
+            if TRACEBACK in text:
                 last = text.strip().splitlines()[-1]
                 raise UserError(f"cell {title(cell)} shows a traceback: {last}")
 

@@ -290,7 +290,7 @@ def clean_verdicts(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
     Raises:
         UserError: for images outside [0, 1], in half precision, or of another dtype than the
-            network's parameters.
+            network's parameters; for a network that returns probabilities, or as :func:`predict`.
         ValueError: for labels or logits, as :class:`input_hessian.hessian.InputHessian`.
     """
     check_batch(images, labels)
@@ -309,6 +309,11 @@ def clean_verdicts(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     logits = predict(model, images)
     labels = labels.cpu()
     check_logits(logits, labels)
+    if len(logits) and (logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-5).all():
+        raise UserError(
+            "model: expected logits, got probabilities, on whose softmax every attack's gradient "
+            "vanishes and networks look robust; leave out the softmax at the network's end"
+        )
     return correct(logits, labels)
 
 

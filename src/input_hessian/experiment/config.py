@@ -66,6 +66,9 @@ def _increasing(radii: list[float]) -> list[float]:
     if radii != in_order:
         hint = {"hint": _listed(in_order)}
         raise PydanticCustomError("increasing", "expected increasing order; write {hint}", hint)
+    if len({f"{radius:g}" for radius in radii}) < len(radii):
+        message = "expected values that differ in their first six digits, which name them in tables"
+        raise PydanticCustomError("six_digits", message)
     return radii
 
 
@@ -434,8 +437,9 @@ def read_config(mapping: dict[str, Any], *, check_plugins: bool = True) -> Confi
     except ValidationError as error:
         problems = list(explain(error, Config.model_json_schema(), json.loads(text)))
     else:
-        problems = list(_inconsistencies(config))
-        if check_plugins:
+        infinite = list(_not_finite(json.loads(text)))
+        problems = [*infinite, *_inconsistencies(config)]
+        if check_plugins and not infinite:
             problems += _plugin_problems(config)
     if problems:
         problems = list(dict.fromkeys(problems))  # two lam of one penalty share its options
@@ -448,6 +452,18 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nulls(part) for key, part in value.items() if part is not None}
     return value
+
+
+def _not_finite(value: Any, where: str = "") -> Iterator[str]:
+    """Yield which numbers are infinite or NaN, also among the options that plugins take."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{where}: got {value}, expected a finite number"
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _not_finite(part, f"{where}.{key}".removeprefix("."))
+    if isinstance(value, list):
+        for i, part in enumerate(value):
+            yield from _not_finite(part, f"{where}[{i}]")
 
 
 def _inconsistencies(config: Config) -> Iterator[str]:

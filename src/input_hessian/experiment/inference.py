@@ -9,13 +9,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from input_hessian.experiment.errors import UserError
+from input_hessian.hessian import evaluated
+
 
 @torch.no_grad()
 def predict(model: nn.Module, images: Tensor, batch_size: int = 2000) -> Tensor:
-    """Return the logits ``[N, K]`` of images ``[N, *image]``, in evaluation mode, on the CPU."""
+    """Return the logits ``[N, K]`` of images ``[N, *image]``, in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: if the network changes its images in place, so that whoever evaluates it next
+            would get other ones, or if its output is no tensor.
+    """
     model.eval()
     device = device_of(model)
-    return torch.cat([model(part.to(device)).cpu() for part in images.split(batch_size)])
+    logits = []
+    for part in images.split(batch_size):
+        batch = part.to(device, copy=True)
+        version = None if batch.is_inference() else batch._version
+        try:
+            logits.append(evaluated(model, batch).cpu())
+        except ValueError as error:
+            raise UserError(error) from None
+        if version is not None and batch._version != version:
+            raise UserError(
+                "model: expected the images to be left as they are, but they were changed in place; "
+                "look for inplace=True and for methods like sub_ and div_ in its first layer"
+            )
+    return torch.cat(logits)
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
@@ -36,9 +57,16 @@ def frozen(model: nn.Module) -> nn.Module:
     made under ``torch.inference_mode``.
     """
     tensors = [*model.parameters(), *model.buffers()]
-    if any(tensor.requires_grad or tensor.is_inference() for tensor in tensors):
-        return copy.deepcopy(model).requires_grad_(False)
-    return model
+    if not any(tensor.requires_grad or tensor.is_inference() for tensor in tensors):
+        return model
+    # What hooks compute before every evaluation (pruning, the older weight_norm) has a graph, which
+    # cannot be copied and is not needed.
+    computed = (v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor))
+    with torch.no_grad():  # TorchScript's copies have a graph otherwise
+        copied = copy.deepcopy(model, {id(tensor): tensor.detach() for tensor in computed})
+    for parameter in copied.parameters():  # the method of the module does not work for TorchScript
+        parameter.requires_grad_(False)
+    return copied
 
 
 def label_margin(logits: Tensor, labels: Tensor) -> Tensor:

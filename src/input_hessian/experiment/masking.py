@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from input_hessian.experiment.attacks import AttackSettings, run_attack
-from input_hessian.experiment.inference import label_margin
+from input_hessian.experiment.inference import device_of, label_margin
 from input_hessian.experiment.tables import broken_at
 from input_hessian.hessian import InputHessian
 
@@ -138,7 +138,7 @@ def check_masking(
     far = AttackSettings("pgd", "linf", steps=pgd["linf"].steps if "linf" in pgd else PGD_STEPS)
     huge = share(attacked(far, [HUGE_EPSILON])[0])
 
-    device = next(model.parameters()).device
+    device = device_of(model)
     at = InputHessian(model, images.to(device), labels.to(device))
     logits = at.logits.detach()
     zero = share((at.gradient.detach().flatten(1) == 0).all(1))

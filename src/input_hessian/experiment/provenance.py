@@ -15,6 +15,9 @@ from pathlib import Path
 
 import torch
 
+# Variables by which a user chooses among a library's instructions, and so how it rounds.
+ROUNDING = "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE"
+
 
 def environment(device: torch.device, threads: int) -> dict[str, str | int]:
     """Return versions, commit and hardware as a flat dictionary of strings and integers."""
@@ -39,6 +42,7 @@ def arithmetic() -> str:
         or torch.backends.cudnn.allow_tf32,
     }
     on = [name if there else f"no {name}" for name, there in allowed.items()]
+    on += [f"{name}={os.environ[name]}" for name in ROUNDING if os.environ.get(name)]
     return ", ".join([torch.backends.cpu.get_cpu_capability(), *on])
 
 

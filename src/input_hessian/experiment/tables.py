@@ -11,8 +11,9 @@ CELL = ["dataset", "regularizer", "lam", "seed"]
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a table of the pipeline; the regularizer ``none`` stays a text, an empty field is NaN."""
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    """Read a table of the pipeline; names stay texts (``none``, ``1e5``), an empty field is NaN."""
+    names = dict.fromkeys(["dataset", "regularizer", "reference"], str)
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=names)
 
 
 def empty_table(columns: list[str]) -> pd.DataFrame:

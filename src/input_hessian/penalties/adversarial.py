@@ -68,7 +68,7 @@ class AdversarialTraining(Penalty):
         if self.norm == "linf":
             return self.lam * (2 * _uniform(images, images.shape, generator) - 1)
         # a ball of radius r holds r^d of the volume
-        radius = _uniform(images, [len(images)], generator) ** (1 / images[0].numel())
+        radius = _uniform(images, [len(images)], generator) ** (1 / images.shape[1:].numel())
         return torch.einsum(
             "b,b...->b...", self.lam * radius, random_unit_vectors(images, generator)
         )

@@ -23,7 +23,7 @@ class CurePenalty(SampledPenalty):
         step: ``h``, the l2 length of the step, in pixel units.
 
     Raises:
-        ValueError: for a step that is not positive.
+        ValueError: for a step that is not positive and finite.
     """
 
     lam: float
@@ -31,8 +31,8 @@ class CurePenalty(SampledPenalty):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.step > 0:
-            raise ValueError(f"step: expected a positive length, got {self.step}")
+        if not 0 < self.step < float("inf"):
+            raise ValueError(f"step: expected a positive, finite length, got {self.step}")
 
     def objective(self, model, images, labels, sampled, generator):
         here = derivatives(model, images, labels, sampled=sampled)
