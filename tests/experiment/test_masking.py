@@ -107,5 +107,5 @@ class Pixels(nn.Module):
 def test_a_network_without_parameters_is_checked(plain):
     _, images, labels = plain
     nothing = pd.DataFrame(columns=["index", "attack", "norm", "epsilon", "robust"])
-    found = check_masking(Pixels(), images, labels, nothing, {}, HEADLINE, seed=0)
+    found = check_masking(Pixels(), images, labels, nothing, {}, HEADLINE, queries=9, seed=0)
     assert found[-1].check == "margin"
