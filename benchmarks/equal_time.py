@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -176,7 +177,8 @@ def summarize(table, costs):
         costs: rows of ``step_cost.csv``.
 
     Returns:
-        A row per dataset, setting and lam; ``time`` in epochs of plain training.
+        A row per dataset, setting and lam; ``time`` in epochs of plain training, spreads as standard
+        deviations over the seeds.
     """
     costs = costs[
         (costs["model"] == "cnn") & (costs["shape"] == "1x28x28") & (costs["batch"] == 256)
@@ -187,9 +189,10 @@ def summarize(table, costs):
     means = groups[measures].mean()
     means["seeds"] = groups.size()
     means["finished"] = groups["status"].agg(lambda status: (status == "finished").sum())
-    means["spread"] = groups["linf_large"].std()
+    means[["linf_spread", "l2_spread"]] = groups[["linf_large", "l2_large"]].std()
+    means["epochs"] = groups["epochs"].first()
     means = means.reset_index()
-    means["time"] = groups["epochs"].first().to_numpy() * means["setting"].map(ratio)
+    means["time"] = means["epochs"] * means["setting"].map(ratio)
     return means
 
 
@@ -199,8 +202,9 @@ def draw(means, path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
-    from input_hessian.experiment.plotting import NORMS
+    from input_hessian.experiment.plotting import NORMS, dataset_title
 
     plt.style.use(HERE.parent / "src/input_hessian/experiment/style.mplstyle")
     names = [setting.name for setting in SETTINGS if (means["setting"] == setting.name).any()]
@@ -221,15 +225,15 @@ def draw(means, path: Path) -> None:
                     label=name,
                 )
             axes.set(xscale="log", xlabel="clean error (%)", ylabel="robust accuracy (%)")
-            axes.set_title(f"{dataset}, {NORMS[norm]} {radius:g}")
+            axes.set_title(f"{dataset_title(dataset)}, {NORMS[norm]} {radius:g}")
+            axes.xaxis.set_major_locator(MaxNLocator(6))
             axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter("{x:g}")
+            axes.xaxis.set_minor_locator(NullLocator())
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    low, high = means["time"].min(), means["time"].max()
     figure.suptitle(
-        f"Equal training time: {low:.0f} to {high:.0f} epochs of plain training. PGD-40 on "
-        f"{IMAGES} validation images,\nmean of up to {means['seeds'].max()} seeds; every point a lam"
+        f"Equal training time: that of about {BUDGET} epochs of plain training. PGD-40 on "
+        f"{IMAGES} validation images,\nmean of up to {means['seeds'].max()} seeds; every point a λ"
     )
     figure.savefig(path)
     plt.close(figure)
@@ -241,10 +245,16 @@ def markdown(means) -> str:
         "| dataset | setting | λ | seeds | time | clean | l∞ | l2 | mean ‖H‖ | seen |",
         "|---" * 10 + "|",
     ]
-    for row in means.itertuples():
-        numbers = [f"{100 * value:.1f}" for value in (row.clean, row.linf_large, row.l2_large)]
+
+    def percent(value: float, spread: float = math.nan) -> str:
+        return f"{100 * value:.1f}" + (f" ± {100 * spread:.1f}" if spread == spread else "")
+
+    for row in means.sort_values(["dataset", "lam"], kind="stable").itertuples():
+        numbers = [percent(row.clean), percent(row.linf_large, row.linf_spread)]
+        numbers += [percent(row.l2_large, row.l2_spread)]
         seen = "" if row.norm_seen != row.norm_seen else f"{row.norm_seen:.3f}"
-        cells = [row.dataset, row.setting, f"{row.lam:g}", row.seeds, f"{row.time:.1f}"]
+        time = "" if row.time != row.time else f"{row.time:.1f}"  # a step not timed yet
+        cells = [row.dataset, row.setting, f"{row.lam:g}", row.seeds, time]
         cells += [*numbers, f"{row.true_norm:.3f}", seen]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
