@@ -68,13 +68,11 @@ def power(
     for spent in range(1, hvps + 1):
         product = matvec(vector, create_graph=create_graph and spent == hvps)
         if spent == hvps or tolerance is not None:
-            norm = vector_norm(product)
-            residual = None if create_graph else _residual(product, vector, before)
-            converged = _converged(norm, residual, tolerance)
-            if spent == hvps or converged.all():
+            result = _result(product, vector, spent, tolerance, create_graph, before)
+            if spent == hvps or result.converged.all():
                 break
         vector, before = normalize(product), (vector, product)
-    return OperatorNorm(norm, vector, residual, converged, spent)
+    return result
 
 
 def lanczos(
@@ -106,10 +104,7 @@ def lanczos(
                 if (complete | converged).all():
                     break
     product = matvec(vector, create_graph=create_graph)
-    norm = vector_norm(product)
-    residual = None if create_graph else _residual(product, vector, before)
-    converged = _converged(norm, residual, tolerance)
-    return OperatorNorm(norm, vector, residual, converged, spent + 1)
+    return _result(product, vector, spent + 1, tolerance, create_graph, before)
 
 
 def ascent(
@@ -132,13 +127,12 @@ def ascent(
     for spent in range(1, hvps + 1, 2):
         last = spent + 2 > hvps
         product = matvec(vector, create_graph=create_graph and last)
-        norm = vector_norm(product)
-        residual = None if create_graph else _residual(product, vector)
-        converged = _converged(norm, residual, tolerance)
-        if last or (tolerance is not None and converged.all()):
-            break
+        if last or tolerance is not None:
+            result = _result(product, vector, spent, tolerance, create_graph)
+            if last or result.converged.all():
+                break
         vector = normalize(vector + step_size * matvec(normalize(product)))
-    return OperatorNorm(norm, vector, residual, converged, spent)
+    return result
 
 
 METHODS = {"power": power, "lanczos": lanczos, "ascent": ascent}
@@ -391,6 +385,20 @@ def _largest_ritz_pair(basis: Tensor, products: Tensor) -> tuple[Tensor, Tensor,
     vector, image = ((weights * rows).sum(1) for rows in (basis, products))
     value = (vector * image).sum(1)
     return value, vector, vector_norm(image - value[:, None] * vector)
+
+
+def _result(
+    product: Tensor,
+    vector: Tensor,
+    hvps: int,
+    tolerance: float | None,
+    create_graph: bool,
+    before: tuple[Tensor, Tensor] | None = None,
+) -> OperatorNorm:
+    """Return what the product ``H v`` says of the norm; ``before`` as in :func:`_residual`."""
+    norm = vector_norm(product)
+    residual = None if create_graph else _residual(product, vector, before)
+    return OperatorNorm(norm, vector, residual, _converged(norm, residual, tolerance), hvps)
 
 
 def _residual(

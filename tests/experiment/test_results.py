@@ -16,7 +16,7 @@ from input_hessian.experiment.results import (
     with_distance,
     worst_case,
 )
-from input_hessian.experiment.tables import broken_at, empty_table, read_table, selected_lam
+from input_hessian.experiment.tables import broken_at, empty_table, read_table, selected_lams
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,9 @@ def test_selection_avoids_weights_with_a_diverged_seed():
 def test_selected_weight_is_read_back(tmp_path):
     table = cells(*NONE, ("hessian", 0.1, 0, 0.98, 0.4), ("hessian", 0.3, 0, 0.98, 0.5))
     select(table, 0.02).to_csv(tmp_path / "selection.csv", index=False)
-    assert selected_lam(tmp_path / "selection.csv", "mnist", "hessian") == 0.3
-    assert selected_lam(tmp_path / "selection.csv", "mnist", "none") == 0
+    lams = selected_lams(tmp_path / "selection.csv", "mnist")
+    assert lams["hessian"] == 0.3
+    assert lams["none"] == 0
 
 
 def measured(**columns):

@@ -12,7 +12,7 @@ from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.models import load_model
 from input_hessian.experiment.provenance import environment, fingerprint
 from input_hessian.experiment.sources import source_files
-from input_hessian.experiment.tables import broken_at, selected_lam
+from input_hessian.experiment.tables import broken_at, selected_lams
 
 
 def main(
@@ -31,10 +31,11 @@ def main(
     dataset, seed = settings["dataset"], settings["seed"]
     budget = {name: settings[name] for name in ("images", "epsilons", "attacks")}
     chosen = evaluation_images(data, budget["images"])
+    lams = selected_lams(selection, dataset)
     tables = []
     for entry, path, before in zip(settings["cells"], models, earlier, strict=True):
         regularizer, lam = entry["regularizer"], entry["lam"]
-        if lam != selected_lam(selection, dataset, regularizer):
+        if lam != lams[regularizer]:
             continue
         tables.append(pd.read_parquet(before))
         network, status = load_model(path, place)

@@ -13,7 +13,8 @@ TICKS = [1, 2, 4, 8, 16]
 
 def main(recovery: list[Input], *, dataset: str, png: Output, pdf: Output) -> None:
     table = pd.concat(map(read_table, recovery))
-    # Of an untrained network, the gradient start finds all: in a mean, it would flatter that start.
+    # A penalty meets the untrained network at one step; in a mean over moments it would count as much
+    # as all that the training passes through.
     table = table[table["step"] > 0]
     if table.empty:
         return plotting.nothing_to_draw(png, pdf)

@@ -40,9 +40,8 @@ def broken_at(images: pd.DataFrame) -> pd.Series:
     return epsilon.groupby([images["index"], images["norm"]]).min()
 
 
-def selected_lam(path: str | Path, dataset: str, regularizer: str) -> float:
-    """Return the lam that the table of :func:`input_hessian.experiment.results.select` chose."""
+def selected_lams(path: str | Path, dataset: str) -> dict[str, float]:
+    """Return the lam of every regularizer that the table of ``select`` in :mod:`results` chose."""
     table = read_table(path)
-    chosen = table["selected"] & (table["dataset"] == dataset)
-    (lam,) = table.loc[chosen & (table["regularizer"] == regularizer), "lam"]
-    return lam
+    chosen = table[table["selected"] & (table["dataset"] == dataset)]
+    return dict(zip(chosen["regularizer"], chosen["lam"], strict=True))
