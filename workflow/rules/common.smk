@@ -128,7 +128,7 @@ def plugin(kind, name):
 
 # Jobs run by the interpreter of Snakemake, whatever `python` is first on the PATH, except in an
 # environment that is made for them (--sdm conda). Its path is not part of the shell line: another one
-# is no reason to repeat a job.
+# is no reason to repeat a job. (Lint takes os.environ[...] for a variable that the user has to set.)
 os.environ.update(
     INPUT_HESSIAN_PYTHON=(
         "python"
@@ -145,6 +145,8 @@ ENVIRONMENT = {
     **dict.fromkeys(
         ["PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONWARNINGS"], ""
     ),
+    # Images for containers often set it; every job would then compile all of PyTorch's Python, 2 s.
+    "PYTHONDONTWRITEBYTECODE": "",
     "MPLBACKEND": "agg",
     # float32 is float32, also on CPUs and GPUs with something faster.
     **dict.fromkeys(["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"], ""),
