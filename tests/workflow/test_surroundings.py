@@ -18,6 +18,7 @@ def clone(tmp_path_factory):
     repository = Repository(copy_tree(tmp_path_factory.mktemp("clone")))
     with pytest.MonkeyPatch.context() as user:
         user.setitem(ENVIRONMENT, "ONEDNN_DEFAULT_FPMATH_MODE", "BF16")  # refused, if it counted
+        user.setitem(ENVIRONMENT, "PYTHONDONTWRITEBYTECODE", "1")
         repository.snakemake("--cores", "2", f"{CELL}/model.safetensors", *SHORT, "device=auto")
     return repository
 
@@ -31,6 +32,10 @@ def test_jobs_run_by_the_interpreter_of_snakemake(clone, tmp_path, monkeypatch):
     monkeypatch.setitem(ENVIRONMENT, "MPLBACKEND", "none such")
     monkeypatch.setitem(ENVIRONMENT, "LC_ALL", "C")
     clone.snakemake("--cores", "2", "--force", "data/digits.safetensors", *SHORT)
+
+
+def test_jobs_keep_what_python_compiles(clone):
+    assert list(clone.path.glob("src/**/*.pyc"))
 
 
 def test_a_slurm_profile_without_slurm_says_so(clone, tmp_path, monkeypatch):

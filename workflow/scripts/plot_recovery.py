@@ -52,7 +52,7 @@ def main(recovery: list[Input], *, dataset: str, png: Output, pdf: Output) -> No
         axes.set_ylabel(label)
     title = (
         f"{plotting.dataset_title(dataset)}: share of the converged norm that each estimator finds\n"
-        f"while a network trains with {table['regularizer'].iloc[0]} at penalty strength λ "
+        f"while a network trains with {table['regularizer'].iloc[0]} at λ "
         f"(mean and range over {table['progress'].nunique()} moments after the start)"
     )
     plotting.save(grid.figure, [png, pdf], title, plotting.legend_handles(grid), columns=3)
