@@ -5,8 +5,9 @@ for about as long as :data:`BUDGET` epochs of plain training, so a cheaper step 
 Judged on validation images, never on test images: clean accuracy, robust accuracy under PGD, and
 how much of the true norm the penalty's own estimator sees on the network that it trained.
 
-Every setting is tried with one seed and its first lam (the scan); one of each kind goes on with
-more seeds and lams, and so do the rivals: :data:`FINALISTS`.
+Every setting is tried with one seed and its first lam; one of each kind goes on with more seeds there,
+and so do the rivals: :data:`FINALISTS`.  Further lams, with one seed, go on until a method's curve
+turns: that is where the grids of ``config.yaml`` come from.
 
 Every finished training adds a line to ``results/equal_time.csv``; a second start continues.  The
 time of a training is its number of epochs times the cost of its step in ``results/step_cost.csv``,
@@ -68,38 +69,53 @@ class Setting(NamedTuple):
     lams: dict[str, list[float]]
 
 
-STRENGTHS = {"mnist": [3, 1, 10], "fashion_mnist": [1, 3, 0.3]}
-RADIUS_TRAINED = {"mnist": [1, 2], "fashion_mnist": [0.5, 1]}
+STRENGTHS = {"mnist": [3, 1], "fashion_mnist": [1, 3]}
+ONE = {"mnist": [3], "fashion_mnist": [1]}
+CURVE = {"mnist": [3, 1, 10, 0.3, 30], "fashion_mnist": [1, 3, 0.3, 10, 0.1]}
+CURVE_OF_GRADIENT = {"mnist": [1, 3, 10, 30, 0.3], "fashion_mnist": [1, 3, 0.3, 10]}
+L2_TRAINED = {"mnist": [1, 2, 1.5, 3], "fashion_mnist": [0.5, 1, 0.25, 1.5]}
+LINF_TRAINED = {"mnist": [0.2, 0.1, 0.3], "fashion_mnist": [0.05, 0.1, 0.025]}
 
 
-def _hessian(fraction: float, method: str, start: str, hvps: int, epochs: int) -> Setting:
+def _hessian(
+    fraction: float, method: str, start: str, hvps: int, epochs: int, lams=STRENGTHS
+) -> Setting:
     part = "all images" if fraction == 1 else f"1/{round(1 / fraction)} of the images"
     return Setting(
         f"{part}, {method} {hvps} from {start}",
         HessianPenalty,
         {"fraction": fraction, "estimator": Estimator(method, start, hvps)},
         epochs,
-        STRENGTHS,
+        lams,
     )
 
 
 FINALISTS = [
-    _hessian(1 / 8, "lanczos", "gradient", 4, 9),
+    _hessian(1 / 8, "lanczos", "gradient", 4, 9, CURVE),
     _hessian(1 / 4, "power", "softmax", 2, 8),
     _hessian(1 / 8, "lanczos", "random", 6, 8),
     _hessian(1, "power", "softmax", 2, 3),
-    Setting("gradient penalty", GradientPenalty, {}, 8, {name: [1, 3] for name in RADII}),
-    Setting("PGD-7 training", AdversarialTraining, {"norm": "l2"}, 2, RADIUS_TRAINED),
-    Setting("PGD-3 training", AdversarialTraining, {"norm": "l2", "steps": 3}, 4, RADIUS_TRAINED),
+    Setting("gradient penalty", GradientPenalty, {}, 8, CURVE_OF_GRADIENT),
+    Setting(
+        "PGD-7 training",
+        AdversarialTraining,
+        {"norm": "l2"},
+        2,
+        {n: L2_TRAINED[n][:1] for n in RADII},
+    ),
+    Setting("PGD-3 training", AdversarialTraining, {"norm": "l2", "steps": 3}, 4, L2_TRAINED),
     Setting("plain", NoPenalty, {}, BUDGET, {name: [0] for name in RADII}),
 ]
-# The scan showed no advantage of these over a finalist of the same kind.
 SETTINGS = [
     *FINALISTS,
-    _hessian(1 / 8, "lanczos", "gradient", 6, 8),
-    _hessian(1 / 4, "lanczos", "gradient", 4, 7),
-    _hessian(1 / 8, "power", "softmax", 2, 10),
-    _hessian(1 / 2, "power", "softmax", 2, 5),
+    Setting(
+        "PGD-3 training, linf", AdversarialTraining, {"norm": "linf", "steps": 3}, 4, LINF_TRAINED
+    ),
+    # No advantage over a finalist of the same kind.
+    _hessian(1 / 8, "lanczos", "gradient", 6, 8, {"mnist": [3], "fashion_mnist": [1, 3]}),
+    _hessian(1 / 4, "lanczos", "gradient", 4, 7, ONE),
+    _hessian(1 / 8, "power", "softmax", 2, 10, ONE),
+    _hessian(1 / 2, "power", "softmax", 2, 5, ONE),
 ]
 
 COLUMNS = ["dataset", "setting", "lam", "seed", "epochs", "status", "clean"]
@@ -111,10 +127,11 @@ def trainings():
     """Yield ``(dataset, setting, lam, seed)``, such that a broken-off run is worth the most."""
     for setting, dataset in itertools.product(SETTINGS, RADII):
         yield dataset, setting, setting.lams[dataset][0], SEEDS[0]
-    ranks = range(max(len(lams) for setting in FINALISTS for lams in setting.lams.values()))
-    for rank, seed, setting, dataset in itertools.product(ranks, SEEDS, FINALISTS, RADII):
-        if rank < len(setting.lams[dataset]) and (rank, seed) != (0, SEEDS[0]):
-            yield dataset, setting, setting.lams[dataset][rank], seed
+    for seed, setting, dataset in itertools.product(SEEDS[1:], FINALISTS, RADII):
+        yield dataset, setting, setting.lams[dataset][0], seed
+    for setting, dataset in itertools.product(SETTINGS, RADII):
+        for lam in setting.lams[dataset][1:]:
+            yield dataset, setting, lam, SEEDS[0]
 
 
 def measure(dataset: str, setting: Setting, lam: float, seed: int, data: Path) -> dict:
