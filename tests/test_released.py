@@ -63,7 +63,7 @@ CONFIG = {
     "device": "cpu",
     "mirror": "/somewhere",
     "datasets": {"digits": {}, "mnist": {}},
-    "regularizers": {"none": {"lam": [0]}, "hessian": {"lam": [0.1, 1], "datasets": ["mnist"]}},
+    "regularizers": {"none": {"lam": [0]}, "hessian": {"lam": {"mnist": [0.1, 1]}}},
     "training": {"epochs": 2},
     "evaluation": {"images": 50},
 }

@@ -9,6 +9,7 @@ perturbation lifts the model to ``t``.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -75,3 +76,49 @@ def predicted_radius(
             f"shape, got {', '.join(map(str, shapes))}"
         )
     return crossing_radius((threshold - loss).clamp_min(0), gradient_norm, largest_eigenvalue)
+
+
+def path_derivatives(
+    function: Callable[[Tensor], Tensor], images: Tensor, direction: Tensor, distances: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``f(t) = function(x + t u)``, ``f'(t)`` and ``f''(t)`` at points of a path.
+
+    ``f'(t) = u' grad`` and ``f''(t) = u' hess u`` at ``x + t u``, by double backpropagation over the
+    scalars ``t``.
+
+    Args:
+        function: maps images ``[N, *image]`` to one number each, image by image; twice differentiable.
+            It is called once, with the images of all points, image by image and point by point.
+        images: ``x``, ``[B, *image]``.
+        direction: ``u``, ``[B, *image]``.
+        distances: ``t``, ``[B, T]``, in units of ``|u|``.
+
+    Returns:
+        Three tensors ``[B, T]``, without a graph.
+    """
+    with torch.enable_grad():
+        t = distances.detach().clone().requires_grad_()
+        points = images.unsqueeze(1) + torch.einsum("bt,b...->bt...", t, direction)
+        value = function(points.flatten(0, 1)).reshape(t.shape)
+        (slope,) = torch.autograd.grad(value.sum(), t, create_graph=True)
+        curvature = torch.zeros_like(t)
+        if slope.requires_grad:  # else f is linear
+            (curvature,) = torch.autograd.grad(slope.sum(), t)
+    return value.detach(), slope.detach(), curvature
+
+
+def path_radius(gap: Tensor, slope: Tensor, curvature: Tensor) -> Tensor:
+    """Return a lower bound of how far a path must go until a function has risen by ``gap``.
+
+    Along ``x + t u`` with ``|u| = 1``, ``f(r) - f(0) = f'(0) r + int_0^r (r - t) f''(t) dt``, at most
+    ``|grad| r + M r^2/2`` with ``M = max f''`` on the path.  So where ``f`` has risen by ``gap``,
+    ``r`` is at least the root of ``|grad| r + M r^2/2 = gap``: unlike
+    :func:`predicted_radius`, a true statement about the network, for this path alone and up to the
+    points at which ``f''`` is taken.
+
+    Args:
+        gap: ``[B]``; where it is not positive, the bound is 0.
+        slope: ``|grad f(x)|``, ``[B]``.
+        curvature: ``f''`` on the path, ``[B, T]``.
+    """
+    return crossing_radius(gap.clamp_min(0), slope, curvature.amax(1))

@@ -33,9 +33,8 @@ regularizers:
   jacobian: {penalty: jacobian, lam: [0.1], n_proj: 1}
   hessian-paper:
     penalty: hessian
-    lam: [1]
+    lam: {mnist: [1]}
     estimator: {method: ascent, start: random, hvps: 11, step_size: 1}
-    datasets: [mnist]
 """
 
 OWN_PENALTY = '''
@@ -587,8 +586,8 @@ def test_settings_are_plain_and_as_written():
         *("taylor", "cure", "jacobian", "hessian-paper"),
     ]
     assert config.trained_on("fashion_mnist") == config.trained_on("mnist")[:-1]
-    assert config.lam_texts("hessian") == {"0.1": 0.1, "0.3": 0.3, "1": 1, "3": 3}
-    assert config.lam_texts("none") == {"0": 0}
+    assert config.lam_texts("hessian", "mnist") == {"0.1": 0.1, "0.3": 0.3, "1": 1, "3": 3}
+    assert config.lam_texts("none", "mnist") == {"0": 0}
     assert config.penalty("none", 0.0) == {"penalty": "none", "lam": 0}
     assert config.penalty("cure", 1.0) == {"penalty": "cure", "lam": 1, "step": 1}
     assert config.model == FULL["model"]

@@ -15,6 +15,7 @@ ATTACKED = [
 MEASURED = {
     "masking.json": CONFIG.masking,
     "curvature.parquet": CONFIG.curvature,
+    "path.parquet": CONFIG.path,
     "validation.json": CONFIG.selection,
 }
 EVALUATED = ATTACKED + [name for name, section in MEASURED.items() if section]
@@ -154,8 +155,9 @@ if CONFIG.selection:
         conda:
             "../../envs/pipeline.yaml"
         params:
-            settings=lambda wildcards, input: text({"grid": grid(input)}),
-            max_clean_loss=CONFIG.selection.max_clean_loss,
+            settings=lambda wildcards, input: text(
+                {"grid": grid(input), "max_clean_loss": MAX_CLEAN_LOSS}
+            ),
         message:
             "Select a lam per dataset and regularizer"
         shell:
@@ -188,7 +190,7 @@ if CONFIG.selection:
                     "cells": [  # in the order of the inputs
                         {"regularizer": name, "lam": lam}
                         for name in CONFIG.trained_on(wildcards.dataset)
-                        for lam in CONFIG.lam_texts(name).values()
+                        for lam in CONFIG.regularizers[name].lams(wildcards.dataset)
                     ],
                     "images": CONFIG.evaluation.images,
                     "epsilons": HEADLINE[wildcards.dataset],
@@ -230,7 +232,9 @@ if CONFIG.cost:
                     "batch_size": CONFIG.training.batch_size,
                     "rounds": CONFIG.cost.rounds,
                     "regularizers": {
-                        name: CONFIG.penalty(name, CONFIG.regularizers[name].lam[0])
+                        name: CONFIG.penalty(
+                            name, CONFIG.regularizers[name].lams(wildcards.dataset)[0]
+                        )
                         for name in CONFIG.trained_on(wildcards.dataset)
                     },
                 }

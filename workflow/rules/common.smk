@@ -62,6 +62,7 @@ if DEVICE == "auto" and not workflow.remote_exec:
 # One job at a time per GPU: profiles/default has one.
 GPU = 1 if DEVICE == "cuda" else 0
 HEADLINE = CONFIG.headline
+MAX_CLEAN_LOSS = {name: entry.max_clean_loss for name, entry in CONFIG.datasets.items()}
 
 
 def alternatives(texts):
@@ -74,7 +75,12 @@ wildcard_constraints:
     regularizer=alternatives(CONFIG.regularizers),
     lam=alternatives(
         [
-            *(text for name in CONFIG.regularizers for text in CONFIG.lam_texts(name)),
+            *(
+                text
+                for dataset in CONFIG.datasets
+                for name in CONFIG.regularizers
+                for text in CONFIG.lam_texts(name, dataset)
+            ),
             *(f"{lam:g}" for _, _, lams in CONFIG.side_lams for lam in lams),
         ]
     ),

@@ -14,10 +14,10 @@ WITH_HEADLINE = {"headline": HEADLINE}
 # values, the report makes a switch, and breaks where one side of it is missing.
 FIGURE_TABLE = {
     "pareto": {
-        "shows": "clean against robust accuracy",
+        "shows": "robust accuracy against clean error",
         "job": "accuracies",
         "category": "Robust accuracy",
-        "input": {"cells": CELLS, "robustness": ROBUSTNESS},
+        "input": {"cells": CELLS, "groups": GROUPS},
         "settings": WITH_HEADLINE,
     },
     "robustness_{dataset}": {
@@ -25,7 +25,7 @@ FIGURE_TABLE = {
         "job": "accuracies",
         "category": "Robust accuracy",
         "input": {
-            "robustness": ROBUSTNESS,
+            "groups": GROUPS,
             "published": project_file(CLONE / "workflow/resources/published.csv"),
         },
     },
@@ -36,16 +36,16 @@ FIGURE_TABLE = {
         "input": {"curves": f"{REPORT}/tables/curves.csv"},
     },
 }
-if CONFIG.selection:
+if CONFIG.comparison:
     FIGURE_TABLE["headline"] = {
-        "shows": "robust accuracy at the selected lam",
+        "shows": "robust accuracy at equal clean accuracy",
         "job": "accuracies",
         "category": "Robust accuracy",
-        "input": {"robustness": ROBUSTNESS, "selection": SELECTION},
-        "params": {
-            "reference": CONFIG.comparison.reference if CONFIG.comparison else ""
-        },
+        "input": {"matched": MATCHED},
+        "params": {"reference": CONFIG.comparison.reference},
+        "settings": {"max_clean_loss": MAX_CLEAN_LOSS},
     }
+if CONFIG.selection:
     FIGURE_TABLE["autoattack"] = {
         "shows": "what each attack overlooks",
         "job": "accuracies",
@@ -58,19 +58,6 @@ if CONFIG.cost:
         "job": "cost",
         "category": "Training",
         "input": {"cost": COSTS},
-    }
-if CONFIG.cost and CONFIG.selection:
-    FIGURE_TABLE["tradeoff"] = {
-        "shows": "robust accuracy against training cost",
-        "job": "cost",
-        "category": "Robust accuracy",
-        "input": {
-            "selection": SELECTION,
-            "cells": CELLS,
-            "robustness": ROBUSTNESS,
-            "cost": COSTS,
-        },
-        "settings": WITH_HEADLINE,
     }
 if CONFIG.masking:
     FIGURE_TABLE["masking"] = {
@@ -86,20 +73,6 @@ if CONFIG.curvature:
         "category": "Curvature",
         "input": {"curvature": CURVATURE},
     }
-    FIGURE_TABLE["loss_surface_{dataset}"] = {
-        "shows": "loss around one test image",
-        "job": "networks",
-        "category": "Curvature",
-        "input": {
-            "data": lambda dataset: DATA.format(dataset=dataset),
-            "models": lambda dataset: shown("model.safetensors", dataset),
-            "training": lambda dataset: shown("training.json", dataset),
-        },
-        "params": {
-            "images": CONFIG.curvature.images,
-            "radii": lambda dataset: HEADLINE[dataset]["l2"],
-        },
-    }
 if CONFIG.curvature and DDN:
     FIGURE_TABLE["radius_{dataset}"] = {
         "shows": "predicted radius against the smallest perturbation",
@@ -110,6 +83,13 @@ if CONFIG.curvature and DDN:
             "perturbations": lambda dataset: shown("perturbations.parquet", dataset),
             "table": CURVATURE,
         },
+    }
+if CONFIG.path:
+    FIGURE_TABLE["path"] = {
+        "shows": "what the loss rises by on the way of an attack",
+        "job": "accuracies",
+        "category": "Curvature",
+        "input": {"path": PATH},
     }
 if CONFIG.recovery:
     FIGURE_TABLE["recovery_{dataset}"] = {

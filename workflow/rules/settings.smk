@@ -15,21 +15,25 @@ def cells(pattern, each=("lam", "seed"), dataset=None):
         pattern.format(dataset=dataset, regularizer=name, lam=lam, seed=seed)
         for dataset in ([dataset] if dataset else CONFIG.datasets)
         for name in CONFIG.trained_on(dataset)
-        for lam in (CONFIG.lam_texts(name) if "lam" in each else [None])
+        for lam in (CONFIG.lam_texts(name, dataset) if "lam" in each else [None])
         for seed in (CONFIG.seeds if "seed" in each else [None])
     ]
 
 
 def shown(filename, dataset):
     """This file of one cell per regularizer of a dataset: the middle lam, the first seed."""
+    lams = {
+        name: list(CONFIG.lam_texts(name, dataset))
+        for name in CONFIG.trained_on(dataset)
+    }
     return [
         f"{RESULTS}/{CELL}/{filename}".format(
             dataset=dataset,
             regularizer=name,
-            lam=list(CONFIG.lam_texts(name))[len(CONFIG.lam_texts(name)) // 2],
+            lam=texts[len(texts) // 2],
             seed=SEED,
         )
-        for name in CONFIG.trained_on(dataset)
+        for name, texts in lams.items()
     ]
 
 
@@ -74,7 +78,7 @@ def grid(files):
         "results": results_folder(files),
         "datasets": {
             dataset: {
-                name: list(CONFIG.lam_texts(name))
+                name: list(CONFIG.lam_texts(name, dataset))
                 for name in CONFIG.trained_on(dataset)
             }
             for dataset in CONFIG.datasets
@@ -90,7 +94,7 @@ def training_settings(wildcards):
         "cell": cell,
         "model": CONFIG.model,
         "penalty": CONFIG.penalty(wildcards.regularizer, cell["lam"]),
-        "training": CONFIG.training.model_dump(),
+        "training": CONFIG.training_of(wildcards.regularizer),
     }
 
 
@@ -115,6 +119,9 @@ def evaluation_settings(cell, **attack):
         }
     if CONFIG.curvature:
         settings["curvature"] = {"images": CONFIG.curvature.images}
+    if CONFIG.path:
+        ddn = next(attack for attack in CONFIG.attacks if attack["attack"] == "ddn")
+        settings["path"] = CONFIG.path.model_dump() | {"steps": ddn["steps"]}
     if CONFIG.selection:
         settings["validation"] = {
             "images": CONFIG.selection.images,

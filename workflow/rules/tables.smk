@@ -3,8 +3,11 @@
 TABLE = f"{REPORT}/tables"
 CELLS = f"{TABLE}/cells.csv"
 ROBUSTNESS = f"{TABLE}/robustness.csv"
+GROUPS = f"{TABLE}/groups.csv"
 CURVATURE = f"{TABLE}/curvature.csv"
+PATH = f"{TABLE}/path.csv"
 COMPARISON = f"{TABLE}/comparison.csv"
+MATCHED = f"{TABLE}/matched.csv"
 SELECTION = f"{RESULTS}/selection.csv"
 COST = f"{RESULTS}/cost/{{dataset}}.csv"
 PROVENANCE = [f"{REPORT}/provenance.json", f"{REPORT}/provenance.md"]
@@ -39,12 +42,13 @@ TABLE_SCRIPTS = {
         "output": {
             "cells": f"{TABLE}/cells.csv",
             "robustness": f"{TABLE}/robustness.csv",
+            "groups": f"{TABLE}/groups.csv",
             "curves": f"{TABLE}/curves.csv",
         },
         "settings": with_grid(),
     },
     "summarize": {
-        "input": {"cells": CELLS, "robustness": ROBUSTNESS},
+        "input": {"cells": CELLS, "groups": GROUPS},
         "output": {"csv": f"{TABLE}/summary.csv", "markdown": f"{TABLE}/summary.md"},
         "settings": {"headline": HEADLINE},
     },
@@ -58,6 +62,12 @@ if CONFIG.curvature:
         "output": {"csv": f"{TABLE}/curvature.csv"},
         "settings": with_grid(),
     }
+if CONFIG.path:
+    TABLE_SCRIPTS["collect_path"] = {
+        "input": {"path": cells(f"{NETWORK}/path.parquet")},
+        "output": {"csv": PATH},
+        "settings": with_grid(),
+    }
 if CONFIG.masking:
     TABLE_SCRIPTS["collect_masking"] = {
         "input": {
@@ -69,7 +79,7 @@ if CONFIG.masking:
     }
 if CONFIG.selection:
     TABLE_SCRIPTS["tabulate_attacks"] = {
-        "input": {"robustness": ROBUSTNESS, "selection": SELECTION},
+        "input": {"groups": GROUPS, "selection": SELECTION},
         "output": {
             "csv": f"{TABLE}/autoattack.csv",
             "markdown": f"{TABLE}/autoattack.md",
@@ -80,23 +90,31 @@ if CONFIG.comparison:
     TABLE_SCRIPTS["compare"] = {
         "input": {"selection": SELECTION, "cells": CELLS},
         "output": {
-            "csv": f"{TABLE}/comparison.csv",
+            "matched": MATCHED,
+            "csv": COMPARISON,
             "markdown": f"{TABLE}/comparison.md",
         },
-        "settings": with_grid(headline=HEADLINE, reference=CONFIG.comparison.reference),
+        "settings": with_grid(
+            headline=HEADLINE,
+            max_clean_loss=MAX_CLEAN_LOSS,
+            **CONFIG.comparison.model_dump(exclude_none=True),
+        ),
     }
 TABLE_SCRIPTS["judge_claims"] = {
     "input": {
         "cells": CELLS,
         "cost": COSTS,
+        "groups": GROUPS,
         "curvature": [CURVATURE] if CONFIG.curvature else [],
+        "path": [PATH] if CONFIG.path else [],
         "comparison": [COMPARISON] if CONFIG.comparison else [],
     },
     "output": {"csv": f"{TABLE}/claims.csv", "markdown": f"{TABLE}/claims.md"},
     "settings": {
+        "headline": HEADLINE,
         "penalties": {
             name: entry.penalty for name, entry in CONFIG.regularizers.items()
-        }
+        },
     },
 }
 TABLES = [file for entry in TABLE_SCRIPTS.values() for file in entry["output"].values()]
@@ -113,10 +131,12 @@ REPORTED = {
         ("cells.csv", "cells", "cells"),
         ("robustness.csv", "robustness_table", "robust accuracy"),
         ("curvature.csv", "curvature_table", "curvature and predicted radius"),
+        ("path.csv", "path_table", "loss and margin on the way of an attack"),
         ("masking.csv", "masking_table", "masking checks"),
         ("summary.csv", "summary", "summary"),
         ("autoattack.csv", "autoattack", "selected cells, attack by attack"),
-        ("comparison.csv", "comparison", "comparison at matched clean accuracy"),
+        ("comparison.csv", "comparison", "comparison at equal clean accuracy"),
+        ("matched.csv", "matched", "robust accuracy at equal clean accuracy"),
         ("claims.csv", "claims", "the paper's claims"),
     ]
 }

@@ -1,4 +1,4 @@
-"""Gather every cell's records into three tidy tables."""
+"""Gather every cell's records into tidy tables."""
 
 import json
 
@@ -9,13 +9,37 @@ from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.results import robust_accuracy, wilson_interval, worst_case
+from input_hessian.experiment.statistics import contrast
 from input_hessian.experiment.tables import CELL
+
+GROUP = ["dataset", "regularizer", "lam"]
+GROUPED = ["attack", "norm", "epsilon", "mean", "low", "high", "images", "seeds"]
+
+
+def over_images_and_seeds(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Return robust accuracy with its interval over images and seeds, per attack, norm and epsilon.
+
+    Args:
+        outcomes: rows ``index, attack, norm, epsilon, robust, seed`` of the seeds of one lam.
+    """
+    rows = []
+    for key, part in outcomes.groupby(["attack", "norm", "epsilon"], sort=False):
+        found = contrast(part.pivot(index="seed", columns="index", values="robust").to_numpy())
+        rows.append([*key, found.mean, found.low, found.high, found.images, found.seeds])
+    return pd.DataFrame(rows, columns=GROUPED)
 
 
 def main(
-    selected: list[Input], *, settings: Settings, cells: Output, robustness: Output, curves: Output
+    selected: list[Input],
+    *,
+    settings: Settings,
+    cells: Output,
+    robustness: Output,
+    groups: Output,
+    curves: Output,
 ) -> None:
     rows, accuracies, epochs = [], [], []
+    outcomes: dict[tuple, list[pd.DataFrame]] = {}
     grid = settings["grid"]
     # The verdicts of all attacks on the selected cells, by cell.
     verdicts = [pd.read_parquet(path) for path in selected]
@@ -40,8 +64,10 @@ def main(
             # Kept apart from `worst`, which compares cells: some attacks ran on this one alone.
             parts[0] = verdicts[tuple(identity.values())][columns]
             parts += [worst_case(parts[0]).assign(attack="ensemble")]
-        table = robust_accuracy(pd.concat(parts))
-        accuracies.append(table.assign(**identity))
+        outcome = pd.concat(parts).assign(seed=identity["seed"])
+        accuracies.append(robust_accuracy(outcome).assign(**identity))
+        group = tuple(value for key, value in identity.items() if key != "seed")
+        outcomes.setdefault(group, []).append(outcome)
 
     def write(tables, path):
         """Write the concatenation as CSV, cell columns first."""
@@ -62,6 +88,12 @@ def main(
             "high",
         ]
     )
+    over_seeds = [
+        over_images_and_seeds(pd.concat(tables)).assign(**dict(zip(GROUP, group, strict=True)))
+        for group, tables in outcomes.items()
+    ]
+    table = pd.concat(over_seeds) if over_seeds else pd.DataFrame(columns=[*GROUP, *GROUPED])
+    write_atomically(groups, table[[*GROUP, *GROUPED]].to_csv(index=False))
     write([pd.DataFrame(rows)], cells)
     write(accuracies or [empty], robustness)
     write(epochs, curves)

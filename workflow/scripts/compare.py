@@ -1,212 +1,331 @@
-"""Compare a reference regularizer with every other, on the same test images."""
+"""Compare regularizers at equal clean accuracy, image by image, by the rules of docs/protocol.md."""
 
-import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
-from input_hessian.experiment.results import worst_case
-from input_hessian.experiment.statistics import Comparison, compare_robustness, holm
-from input_hessian.experiment.table_text import NORMS, percent
+from input_hessian.experiment.results import least_accuracy, worst_case
+from input_hessian.experiment.statistics import best_point, contrast, holm
+from input_hessian.experiment.table_text import NORMS, dataset_title, percent
 from input_hessian.experiment.tables import read_table
 
-LARGEST_GAP = 0.005  # of validation accuracies that still count as matched
-ROUNDING = 1e-9
-COLUMNS = ["dataset", "norm", "epsilon", "reference", "reference_lam", "regularizer", "lam"]
-COLUMNS += ["choice", "validation_gap", "matched", "attacks", "clean_first", "clean_second"]
-COLUMNS += ["robust_first", "robust_second"]
-COLUMNS += [field.name for field in dataclasses.fields(Comparison)]
+ALPHA = 0.05
+POINT = ["dataset", "norm", "regularizer", "lam_low", "lam_high", "weight"]
+MATCHED = [*POINT, "validation_error", "clean_error", "attacked_error"]
+MATCHED += ["epsilon", "robust", "low", "high", "median_perturbation", "images", "seeds"]
+COMPARED = [
+    "family",
+    "dataset",
+    "norm",
+    "epsilons",
+    "reference",
+    "regularizer",
+    "difference",
+    "low",
+]
+COMPARED += ["high", "p_value", "p_holm", "detectable", "conclusion", "images", "seeds"]
 
 
-def choose(selection: pd.DataFrame, reference: str) -> list[dict]:
-    """Return which lam are compared; only validation columns are looked at.
+def choose(selection: pd.DataFrame, max_clean_loss: Mapping[str, float]) -> pd.DataFrame:
+    """Return where each regularizer is compared; only validation columns are looked at.
 
-    - ``matched``: every lam of another regularizer meets, of the reference's lam within
-      ``LARGEST_GAP`` of its clean accuracy, the one of the highest robust accuracy.
-    - ``closest``: a regularizer without such a pair is compared at its closest clean accuracies.
-    - ``selected``: the selected lam of the two, whatever their clean accuracies.
+    A regularizer's curve starts at plain training and goes through its lam, those of which every seed
+    finished.  Its point is that of :func:`input_hessian.experiment.statistics.best_point`: the one of
+    largest robust accuracy, mean over the headline radii of the norm, whose clean accuracy is at most
+    ``max_clean_loss`` below that of plain training.
 
     Args:
-        selection: the table of select, for one dataset.
-        reference: name of the reference regularizer.
+        selection: the table of select.
+        max_clean_loss: per dataset, in percentage points.
     """
-    selection = selection.dropna(subset=["validation_accuracy"])  # else every seed diverged
-    ours = selection[selection["regularizer"] == reference]
-    if ours.empty:
-        return []
-    pairs = []
-    for name, rows in selection[selection["regularizer"] != reference].groupby(
-        "regularizer", sort=False
-    ):
-        every = ours.merge(rows, how="cross", suffixes=("", "_other"))
-        every["gap"] = every["validation_accuracy_other"] - every["validation_accuracy"]
-        matched = every[every["gap"].abs() <= LARGEST_GAP + ROUNDING].sort_values(
-            "validation_robust_accuracy", ascending=False, kind="stable"
+    selection = selection.assign(least=least_accuracy(selection, max_clean_loss))
+    rows = []
+    for dataset, here in selection[selection["complete"]].groupby("dataset", sort=False):
+        plain = here[here["regularizer"] == "none"]
+        for name in here["regularizer"].unique() if len(plain) else []:
+            own = here[here["regularizer"] == name].sort_values("lam")
+            curve = plain if name == "none" else pd.concat([plain, own])
+            errors = 1 - curve["validation_accuracy"]
+            for norm in NORMS:
+                robust = curve[f"validation_{norm}"]
+                if robust.isna().any():
+                    continue
+                point = best_point(errors, list(robust), 1 - curve["least"].iloc[0])
+                low, high = (curve["lam"].iloc[i] for i in (point.low, point.high))
+                between = (1 - point.weight) * errors.iloc[point.low]
+                between += point.weight * errors.iloc[point.high]
+                rows.append([dataset, norm, name, low, high, point.weight, between])
+    return pd.DataFrame(rows, columns=[*POINT, "validation_error"])
+
+
+class Cells:
+    """What the attacks did to the networks of each regularizer and lam, seed by seed.
+
+    Args:
+        results: folder of the cells.
+        cells: table of collect; those that finished are read.
+    """
+
+    def __init__(self, results: Path, cells: pd.DataFrame):
+        finished = cells[cells["status"] == "finished"]
+        self.results = results
+        self.groups = {
+            key: group.sort_values("seed")
+            for key, group in finished.groupby(["dataset", "regularizer", "lam"])
+        }
+        self.tables: dict[tuple, pd.DataFrame] = {}
+
+    def group(self, dataset: str, name: str, lam: float) -> pd.DataFrame:
+        """Return the finished cells of a lam; lam 0 is plain training."""
+        return self.groups[dataset, name if lam else "none", lam]
+
+    def read(self, dataset: str, name: str, lam: float, file: str) -> pd.DataFrame:
+        """Return a file of all seeds, with the column ``seed``."""
+        key = (dataset, name if lam else "none", lam, file)
+        if key not in self.tables:
+            tables = []
+            for cell in self.group(dataset, name, lam).to_dict("records"):
+                folder = "{dataset}/{regularizer}/lam~{lam:g}/seed~{seed}".format(**cell)
+                table = pd.read_parquet(verified(self.results / folder / file))
+                if file == "images.parquet":
+                    columns = ["index", "attack", "norm", "epsilon", "robust"]
+                    table = worst_case(table[columns])
+                tables.append(table.assign(seed=cell["seed"]))
+            self.tables[key] = pd.concat(tables)
+        return self.tables[key]
+
+    def withstood(self, point: dict) -> dict[float, pd.DataFrame]:
+        """Return, per epsilon, the share ``[seeds, images]`` of cases that withstood every attack.
+
+        The two networks between which a point lies have the same seed; the coin of
+        :func:`input_hessian.experiment.statistics.best_point` is known to the attacker, which is the
+        worst case.
+        """
+        shares = {}
+        for lam, weight in (
+            (point["lam_low"], 1 - point["weight"]),
+            (point["lam_high"], point["weight"]),
+        ):
+            if not weight:
+                continue
+            images = self.read(point["dataset"], point["regularizer"], lam, "images.parquet")
+            images = images[images["norm"] == point["norm"]]
+            for epsilon, rows in images.groupby("epsilon"):
+                table = weight * rows.pivot(index="seed", columns="index", values="robust").astype(
+                    float
+                )
+                shares[epsilon] = shares[epsilon] + table if epsilon in shares else table
+        return shares
+
+    def mixed(self, point: dict, column: str) -> float:
+        """Return a column of the table of cells at a point, mean over seeds."""
+        low, high = (
+            self.group(point["dataset"], point["regularizer"], point[lam])[column].mean()
+            for lam in ("lam_low", "lam_high")
         )
-        choices = {"selected": every[every["selected"] & every["selected_other"]]}
-        if matched.empty:
-            choices["closest"] = every.loc[[every["gap"].abs().idxmin()]]
-        else:
-            choices["matched"] = matched.drop_duplicates("lam_other").sort_index()
-        reasons = {}
-        for choice, chosen in choices.items():
-            for index in chosen.index:
-                reasons.setdefault(index, []).append(choice)
-        pairs += [
-            {
-                "reference": reference,
-                "reference_lam": every.at[index, "lam"],
-                "regularizer": name,
-                "lam": every.at[index, "lam_other"],
-                "choice": " and ".join(words),
-                "validation_gap": every.at[index, "gap"],
-                "matched": index in matched.index,
-            }
-            for index, words in reasons.items()
-        ]
-    return pairs
+        return (1 - point["weight"]) * low + point["weight"] * high
+
+    def median_perturbation(self, point: dict) -> float:
+        """Return the median over images and seeds of the smallest l2 perturbation that DDN found."""
+        sizes, weights = [], []
+        for lam, weight in (
+            (point["lam_low"], 1 - point["weight"]),
+            (point["lam_high"], point["weight"]),
+        ):
+            table = self.read(point["dataset"], point["regularizer"], lam, "perturbations.parquet")
+            distance = table.loc[table["attack"] == "ddn", "distance"]
+            sizes += list(distance)
+            weights += [weight] * len(distance)
+        order = np.argsort(sizes)
+        total = np.cumsum(np.asarray(weights)[order])
+        return sizes[order[np.searchsorted(total, total[-1] / 2)]] if sizes else np.nan
 
 
-def attacked(results: Path, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return what every attack did to every image, for all seeds of one lam."""
-    tables = []
-    for cell in cells.itertuples():
-        folder = f"{cell.dataset}/{cell.regularizer}/lam~{cell.lam:g}/seed~{cell.seed}"
-        images = pd.read_parquet(verified(results / folder / "images.parquet"))
-        images = images[["index", "attack", "norm", "epsilon", "robust"]]
-        tables.append(images.assign(seed=cell.seed))
-    return pd.concat(tables)
+def measure(points: pd.DataFrame, cells: Cells) -> pd.DataFrame:
+    """Return one row per point and epsilon: what is left on the test images, with its interval."""
+    rows = []
+    for point in points.to_dict("records"):
+        shares = cells.withstood(point)
+        at_zero = shares.pop(0.0)
+        about = point | {
+            "clean_error": 1 - cells.mixed(point, "test_accuracy"),
+            "attacked_error": 1 - at_zero.to_numpy().mean(),
+            "median_perturbation": cells.median_perturbation(point)
+            if point["norm"] == "l2"
+            else np.nan,
+        }
+        for epsilon, table in shares.items():
+            found = contrast(table.to_numpy())
+            rows.append(about | {"epsilon": epsilon, "robust": found.mean} | found._asdict())
+    return pd.DataFrame(rows, columns=MATCHED)
 
 
-def withstood(images: pd.DataFrame, attacks: list[str]) -> dict[float, pd.DataFrame]:
-    """Return per epsilon a table ``[seeds, images]``: robust against all of these attacks."""
-    images = images[images["attack"].isin(attacks)]
-    worst = pd.concat(
-        worst_case(rows.drop(columns="seed")).assign(seed=seed)
-        for seed, rows in images.groupby("seed")
-    )
-    return {
-        epsilon: rows.pivot(index="seed", columns="index", values="robust")
-        for epsilon, rows in worst.groupby("epsilon")
-    }
+def conclusion(difference: float, p_value: float) -> str:
+    """Return the words for a difference."""
+    if np.isnan(p_value):
+        return "not tested"
+    if p_value >= ALPHA:
+        return "no difference shown"
+    return "more robust" if difference > 0 else "less robust"
 
 
-def compare(selection: pd.DataFrame, cells: pd.DataFrame, settings: dict) -> pd.DataFrame:
-    """Return one row per dataset, headline radius and comparison, the reference first in each pair.
+def compare(points: pd.DataFrame, cells: Cells, settings: dict) -> pd.DataFrame:
+    """Return one row per family, dataset and norm; then those of the other regularizers, untested.
 
-    Both sides are judged by the attacks that both underwent: selected cells may have met more.
-    P-values are adjusted among all rows of a dataset, the table that a reader sees at once.
+    The difference is that of the mean robust accuracy over the headline radii of the norm, the
+    reference first; p-values are adjusted within a family.
     """
-    cells = cells[cells["status"] == "finished"]
+    reference = settings["reference"]
+    by = {(p["dataset"], p["norm"], p["regularizer"]): p for p in points.to_dict("records")}
+    families = {
+        (dataset, norm, name): family
+        for family, names in settings["families"].items()
+        for norm, name in names.items()
+        for dataset in settings["headline"]
+    }
     rows = []
     for dataset, headline in settings["headline"].items():
-        here = cells[cells["dataset"] == dataset]
-        pairs = choose(selection[selection["dataset"] == dataset], settings["reference"])
-        clean, images = {}, {}
-        for name, lam in {key for pair in pairs for key in sides(pair)}:
-            group = here[(here["regularizer"] == name) & (here["lam"] == lam)]
-            clean[name, lam] = group["test_accuracy"].mean()
-            images[name, lam] = attacked(Path(settings["grid"]["results"]), group)
         for norm, epsilons in headline.items():
-            block = []
-            for pair in pairs:
-                first, second = sides(pair)
-                both = [images[key][images[key]["norm"] == norm] for key in (first, second)]
-                attacks = sorted(set(both[0]["attack"]) & set(both[1]["attack"]))
-                if not attacks:  # the configuration has none of this norm
+            if (dataset, norm, reference) not in by:
+                continue
+            ours = cells.withstood(by[dataset, norm, reference])
+            for here, there, name in by:
+                if (here, there) != (dataset, norm) or name == reference:
                     continue
-                robust = [withstood(part, attacks) for part in both]
-                for epsilon in epsilons:
-                    ours, theirs = (tables[epsilon] for tables in robust)
-                    if not ours.columns.equals(theirs.columns):
-                        raise UserError(
-                            f"{dataset}: {first} and {second} were attacked on different images, "
-                            "expected the same; remove their images.parquet to attack both again"
-                        )
-                    outcome = compare_robustness(ours.to_numpy(bool), theirs.to_numpy(bool))
-                    block.append(
-                        {"dataset": dataset, "norm": norm, "epsilon": epsilon}
-                        | pair
-                        | {
-                            "attacks": " ".join(attacks),
-                            "clean_first": clean[first],
-                            "clean_second": clean[second],
-                            "robust_first": ours.to_numpy(float).mean(),
-                            "robust_second": theirs.to_numpy(float).mean(),
-                        }
-                        | dataclasses.asdict(outcome)
+                theirs = cells.withstood(by[dataset, norm, name])
+                if not ours[epsilons[0]].columns.equals(theirs[epsilons[0]].columns):
+                    raise UserError(
+                        f"{dataset}: {reference} and {name} were attacked on different images, "
+                        "expected the same; remove their images.parquet to attack both again"
                     )
-            rows += sorted(block, key=lambda row: (row["epsilon"], -row["robust_second"]))
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    table["p_holm"] = table.groupby("dataset")["p_value"].transform(holm)
+                means = [
+                    sum(of[epsilon].to_numpy() for epsilon in epsilons) / len(epsilons)
+                    for of in (ours, theirs)
+                ]
+                found = contrast(*means)
+                family = families.get((dataset, norm, name), "")
+                rows.append(
+                    {"family": family, "dataset": dataset, "norm": norm}
+                    | {"epsilons": " ".join(f"{epsilon:g}" for epsilon in epsilons)}
+                    | {"reference": reference, "regularizer": name, "difference": found.mean}
+                    | found._asdict()
+                    | ({} if family else {"p_value": np.nan})
+                )
+    table = pd.DataFrame(rows, columns=COMPARED)
+    order = {family: i for i, family in enumerate([*settings["families"], ""])}
+    table = table.sort_values("family", key=lambda names: names.map(order), kind="stable")
+    table["p_holm"] = np.nan
+    for family in settings["families"]:
+        of_family = table["family"] == family
+        table.loc[of_family, "p_holm"] = holm(table.loc[of_family, "p_value"])
+    table["conclusion"] = list(map(conclusion, table["difference"], table["p_holm"]))
     return table
 
 
-def sides(pair: dict) -> list[tuple[str, float]]:
-    """Return regularizer and lam of the reference and of what it is compared with."""
-    return [(pair["reference"], pair["reference_lam"]), (pair["regularizer"], pair["lam"])]
+def point_text(row) -> str:
+    """Return the words for a point of a regularizer's curve."""
+    if row.regularizer == "none":
+        return "-"
+    if not row.weight:
+        return f"{row.lam_low:g}"
+    return f"{row.lam_low:g} ({1 - row.weight:.0%}), {row.lam_high:g} ({row.weight:.0%})"
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """Return one table per dataset, each with what its numbers are."""
+def signed(values: pd.Series) -> pd.Series:
+    """Format differences of fractions as points with their sign."""
+    return (100 * values).map("{:+.1f}".format)
+
+
+def to_markdown(matched: pd.DataFrame, compared: pd.DataFrame, settings: dict) -> str:
+    """Return the contrasts, then one table per dataset and norm with every radius."""
     blocks = []
-    for dataset, rows in table.groupby("dataset", sort=False):
-        name, seeds, n = rows[["reference", "seeds_first", "images"]].iloc[0]
-        sign = rows["difference"].map(lambda difference: "+" * (difference > 0))
-        difference = sign + percent(rows["difference"])
-        difference += " [" + percent(rows["low"]) + ", " + percent(rows["high"]) + "]"
+    if len(compared):
+        tested = compared["family"] != ""
         shown = pd.DataFrame(
             {
-                "attack": rows["norm"].map(NORMS) + " " + rows["epsilon"].map("{:g}".format),
-                "regularizer": rows["regularizer"],
-                "lam": rows["lam"].map("{:g}".format),
-                f"lam, {name}": rows["reference_lam"].map("{:g}".format),
-                "choice": rows["choice"].where(rows["matched"], rows["choice"] + " †"),
-                "seeds": rows["seeds_second"],
-                "clean": percent(rows["clean_second"]),
-                f"clean, {name}": percent(rows["clean_first"]),
-                "robust": percent(rows["robust_second"]),
-                f"robust, {name}": percent(rows["robust_first"]),
-                f"{name} minus other": difference.where(
-                    rows["p_holm"] >= 0.05, "**" + difference + "**"
+                "family": compared["family"].where(tested, "not tested"),
+                "dataset": compared["dataset"].map(dataset_title),
+                "attack": compared["norm"].map(NORMS)
+                + " "
+                + compared["epsilons"].str.replace(" ", ", "),
+                "compared": compared["reference"] + " minus " + compared["regularizer"],
+                "difference [95%]": signed(compared["difference"])
+                + " ["
+                + signed(compared["low"])
+                + ", "
+                + signed(compared["high"])
+                + "]",
+                "p (Holm)": compared["p_holm"].map(
+                    lambda p: "" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
                 ),
-                "p (Holm)": rows["p_holm"].map(lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"),
-                "odds ratio": rows["odds_ratio"].map("{:.2f}".format),
+                "detectable": (100 * compared["detectable"]).map("{:.1f}".format),
+                "conclusion": compared["conclusion"].where(tested, ""),
             }
         )
-        sources = f"the {n} images and over the seeds (crossed random effects, Student's t)"
-        if seeds == 1 or (rows["seeds_second"] == 1).any():
-            sources += (
-                "; with one seed on either side, over the images alone: the statement is then "
-                "about these networks, and with one on both sides p is that of McNemar's exact test"
-            )
+        seeds = compared["seeds"].min()
+        over = (
+            "images and seeds"
+            if seeds > 1
+            else "images; with one seed, it speaks about these networks"
+        )
         blocks.append(
-            f"### {dataset}: {name} against the others\n\n"
-            f"Robust: against every attack that both underwent. {name}: {seeds} "
-            f"seed{'' if seeds == 1 else 's'}. Accuracies "
-            f"in percent, differences in points with their 95% interval over {sources}. p is "
-            f"adjusted by Holm's method over the {len(rows)} comparisons of this table; bold: below "
-            f"0.05. Odds ratio: images that only {name} withstands per image that only the other "
-            f"does. *matched*: a lam of the other, and of the lam of {name} within "
-            f"{100 * LARGEST_GAP:g} points of its clean validation accuracy the one of the highest "
-            "robust validation accuracy; *closest*: where there is none, the two of the closest clean "
-            "validation accuracies; *selected*: both at the lam chosen by robust validation accuracy; "
-            "†: not matched.\n\n"
+            f"Robust accuracy, mean over the radii named, in points, on {compared['images'].max()} test "
+            f"images; interval over {over}. p: adjusted by Holm's method within a family. Detectable: the "
+            "smallest true difference that such a test finds with a probability of 80%.\n\n"
             f"{shown.to_markdown(index=False, disable_numparse=True)}\n"
         )
-    return "\n".join(blocks) or "Nothing to compare: no cell of the reference finished.\n"
+    for (dataset, norm), rows in matched.groupby(["dataset", "norm"], sort=False):
+        text = (
+            percent(rows["robust"])
+            + " ["
+            + percent(rows["low"])
+            + ", "
+            + percent(rows["high"])
+            + "]"
+        )
+        rows = rows.assign(
+            text=text, at=[f"{NORMS[norm]} {epsilon:g}" for epsilon in rows["epsilon"]]
+        )
+        wide = rows.pivot(index="regularizer", columns="at", values="text")[rows["at"].unique()]
+        first = rows.drop_duplicates("regularizer").set_index("regularizer")
+        about = {
+            "λ": [point_text(row) for row in first.reset_index().itertuples()],
+            "validation error": percent(first["validation_error"]),
+            "test error": percent(first["clean_error"]),
+        }
+        if norm == "l2" and first["median_perturbation"].notna().any():
+            about["median perturbation"] = first["median_perturbation"].map("{:.2f}".format)
+        shown = pd.concat([pd.DataFrame(about, index=first.index), wide.loc[first.index]], axis=1)
+        blocks.append(
+            f"### {dataset_title(dataset)}, {NORMS[norm]}: at most {settings['max_clean_loss'][dataset]:g} "
+            "points of clean accuracy below plain training\n\n"
+            f"Accuracies and errors in percent. Two λ: for each image a coin decides between their networks.\n\n"
+            f"{shown.reset_index().to_markdown(index=False, disable_numparse=True)}\n"
+        )
+    return "\n".join(blocks) if blocks else "Nothing can be compared: plain training diverged.\n"
 
 
 def main(
-    selection: Input, cells: Input, *, settings: Settings, csv: Output, markdown: Output
+    selection: Input,
+    cells: Input,
+    *,
+    settings: Settings,
+    matched: Output,
+    csv: Output,
+    markdown: Output,
 ) -> None:
-    table = compare(read_table(selection), read_table(cells), settings)
-    write_atomically(csv, table.to_csv(index=False))
-    write_atomically(markdown, to_markdown(table))
+    points = choose(read_table(selection), settings["max_clean_loss"])
+    networks = Cells(Path(settings["grid"]["results"]), read_table(cells))
+    at_points, compared = measure(points, networks), compare(points, networks, settings)
+    write_atomically(matched, at_points.to_csv(index=False))
+    write_atomically(csv, compared.to_csv(index=False))
+    write_atomically(markdown, to_markdown(at_points, compared, settings))
 
 
 if __name__ == "__main__":

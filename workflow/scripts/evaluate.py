@@ -10,6 +10,7 @@ from pathlib import Path
 import attack
 import check_masking
 import measure_curvature
+import measure_path
 import validate
 
 from input_hessian.experiment.command import Input, Output, Settings, run
@@ -32,6 +33,7 @@ def main(
     examples: Output,
     masking: Output | None = None,
     curvature: Output | None = None,
+    path: Output | None = None,
     validation: Output | None = None,
 ) -> None:
     where = environment(configure(device, threads), threads)
@@ -55,6 +57,8 @@ def main(
         part("masking", check_masking, network | {"images": images}, {"masking": masking})
     if curvature:
         part("curvature", measure_curvature, network, {"curvature": curvature})
+    if path:
+        part("path", measure_path, network, {"path": path})
     if validation:
         part("validation", validate, network, {"validation": validation})
 

@@ -1,46 +1,58 @@
-"""Clean against robust accuracy: each regularizer is a line through its λ."""
+"""Robust accuracy against clean error: each regularizer is a line through its λ."""
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, Settings, run
-from input_hessian.experiment.statistics import over_seeds
-from input_hessian.experiment.tables import CELL, read_table
+from input_hessian.experiment.tables import read_table
+
+GROUP = ["dataset", "regularizer", "lam"]
 
 
-def main(cells: Input, robustness: Input, *, settings: Settings, png: Output, pdf: Output) -> None:
-    trained, attacked = read_table(cells), read_table(robustness)
-    table = attacked[attacked["attack"] == "worst"].merge(
-        trained[[*CELL, "test_accuracy", "test_low", "test_high"]]
-    )
+def main(cells: Input, groups: Input, *, settings: Settings, png: Output, pdf: Output) -> None:
+    trained, attacked = read_table(cells), read_table(groups)
+    finished = trained[trained["status"] == "finished"]
+    error = 1 - finished.set_index(GROUP)["test_accuracy"]
+    clean = error.groupby(level=GROUP).agg(x_mean="mean", x_low="min", x_high="max")
+    table = attacked[attacked["attack"] == "worst"].join(clean, on=GROUP)
     if table.empty:
         return plotting.nothing_to_draw(png, pdf)
     styles = plotting.regularizer_styles(trained["regularizer"])
-    lams = table.groupby("regularizer")["lam"].agg(["min", "max"])
-    labels = {"none": "none"}
-    for name, low, high in lams.drop("none", errors="ignore").itertuples():
-        labels[name] = f"{name}, λ {low:g}" + f" to {high:g}" * (low < high)
     handles = {}
 
     def draw(data, **_):
+        axes = plt.gca()
+        plain = data[data["regularizer"] == "none"]
         for name, rows in data.groupby("regularizer", sort=False):
-            rows = rows.sort_values("lam")
-            x = over_seeds(rows, ["lam"], "test_accuracy", "test_low", "test_high")
-            y, style = 100 * over_seeds(rows, ["lam"]), styles[name]
-            plotting.crosses(plt.gca(), 100 * x, y, **style)
-            largest = 7 if name != "none" else None
-            plt.plot(100 * x["mean"].iloc[-1], y["mean"].iloc[-1], ms=largest, **style)
-            handles[name] = plt.Line2D([], [], label=labels[name], **style)
-        plt.margins(0.12)
+            rows, style = 100 * rows.sort_values("lam").set_index("lam")[BOUNDS], styles[name]
+            x = rows[["x_mean", "x_low", "x_high"]].set_axis(["mean", "low", "high"], axis=1)
+            plotting.crosses(axes, x, rows[["mean", "low", "high"]], **style)
+            if name != "none":
+                start = 100 * plain[BOUNDS]  # every curve starts at plain training
+                axes.plot(
+                    [*start["x_mean"], x["mean"].iloc[0]],
+                    [*start["mean"], rows["mean"].iloc[0]],
+                    color=style["color"],
+                    lw=0.8,
+                    ls=":",
+                )
+                axes.plot(x["mean"].iloc[-1], rows["mean"].iloc[-1], ms=7, **style)
+            handles[name] = plt.Line2D([], [], label=name, **style)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter("{:g}".format))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(0.08)
 
     grid = plotting.headline_grid(
         table, settings["headline"], sharex="row", sharey=False, height=2.3, aspect=1.1
     )
-    grid.map_dataframe(draw).set_axis_labels("Clean accuracy (%)", "Robust accuracy (%)")
+    grid.map_dataframe(draw).set_axis_labels("Clean error (%)", "Robust accuracy (%)")
     title = (
         "Robust accuracy (worst case over all attacks of the norm,\n"
-        f"n = {table['n'].max()} test images) against clean accuracy\n"
-        f"large marker: largest λ; bars: {plotting.interval_name(table['seed'].nunique())}"
+        f"n = {table['images'].max()} test images) against clean error, {plotting.of_seeds(table['seeds'].max())}\n"
+        "up and to the left is better; large marker: largest λ"
     )
     plotting.save(
         grid.figure,
@@ -49,6 +61,9 @@ def main(cells: Input, robustness: Input, *, settings: Settings, png: Output, pd
         [handles[name] for name in styles if name in handles],
         columns=3,
     )
+
+
+BOUNDS = ["x_mean", "x_low", "x_high", "mean", "low", "high"]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import seaborn as sns
 from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
 from input_hessian.experiment.published import read_published
-from input_hessian.experiment.statistics import over_seeds
 from input_hessian.experiment.tables import read_table
 
 
@@ -27,12 +26,12 @@ def published_points(column: list, rows: pd.DataFrame, largest: float) -> list:
     return handles
 
 
-def main(robustness: Input, published: Input, *, dataset: str, png: Output, pdf: Output) -> None:
-    table = read_table(robustness)
+def main(groups: Input, published: Input, *, dataset: str, png: Output, pdf: Output) -> None:
+    table = read_table(groups)
     table = table[(table["dataset"] == dataset) & (table["attack"] == "worst")]
     if table.empty:
         return plotting.nothing_to_draw(png, pdf)
-    curves = over_seeds(table, ["regularizer", "lam", "norm", "epsilon"])
+    curves = table[["regularizer", "lam", "norm", "epsilon", "mean", "low", "high"]].copy()
     colours = plotting.by_lam(curves)
     names = [name for name in curves["regularizer"].unique() if name != "none"] or ["none"]
     plain = curves[curves["regularizer"] == "none"]  # in every panel
@@ -68,8 +67,8 @@ def main(robustness: Input, published: Input, *, dataset: str, png: Output, pdf:
         handles += published_points(column, shown, largest)
     title = (
         f"{plotting.dataset_title(dataset)}: robust accuracy, worst case over all attacks of the norm\n"
-        f"n = {table['n'].max()} test images; "
-        f"mean, band: {plotting.interval_name(table['seed'].nunique())}"
+        f"n = {table['images'].max()} test images, {plotting.of_seeds(table['seeds'].max())}; "
+        f"band: {plotting.interval_name(table['seeds'].max())}"
         + "\nhollow: numbers published for other networks"
         * bool(handles)
     )

@@ -9,22 +9,26 @@ from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.results import select
+from input_hessian.experiment.table_text import NORMS
 from input_hessian.experiment.tables import CELL
 
 
-def main(*, settings: Settings, max_clean_loss: float, selection: Output) -> None:
+def main(*, settings: Settings, selection: Output) -> None:
     rows = []
     for folder in cell_folders(settings["grid"]):
         validation = json.loads(verified(folder / "validation.json").read_text())
-        values = [v for norm in validation["robust_accuracy"].values() for v in norm.values()]
+        robust = {
+            norm: sum(radii.values()) / len(radii)
+            for norm, radii in validation["robust_accuracy"].items()
+        }
+        every = [v for radii in validation["robust_accuracy"].values() for v in radii.values()]
         rows.append(
             {key: validation[key] for key in [*CELL, "status"]}
-            | {
-                "validation_accuracy": validation["accuracy"],
-                "validation_robust_accuracy": sum(values) / len(values) if values else None,
-            }
+            | {"validation_accuracy": validation["accuracy"]}
+            | {f"validation_{norm}": robust.get(norm) for norm in NORMS}
+            | {"validation_robust_accuracy": sum(every) / len(every) if every else None}
         )
-    table = select(pd.DataFrame(rows), max_clean_loss / 100)
+    table = select(pd.DataFrame(rows), settings["max_clean_loss"])
     write_atomically(selection, table.to_csv(index=False))
     print(table[table["selected"]].to_string(index=False))
 

@@ -1,25 +1,25 @@
-"""Make the table a reader looks at first: mean and interval over seeds."""
+"""Make the table a reader looks at first: clean and worst-case accuracy of every regularizer and lam."""
 
 import pandas as pd
 
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
-from input_hessian.experiment.statistics import over_seeds
 from input_hessian.experiment.table_text import NORMS, percent, wide_by_lam
 from input_hessian.experiment.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
 
 
-def summarize(cells: pd.DataFrame, robustness: pd.DataFrame, headline: dict) -> pd.DataFrame:
-    """Return clean and worst-case accuracy: mean over seeds, 95% interval and number of seeds.
+def summarize(cells: pd.DataFrame, groups: pd.DataFrame, headline: dict) -> pd.DataFrame:
+    """Return clean and worst-case accuracy: mean over seeds, an interval, and the number of seeds.
 
-    Cells that diverged count nowhere; the Markdown table names them.
+    That of the clean accuracy is the range of the seeds, that of the worst case its 95% interval over
+    images and seeds.  Cells that diverged count nowhere; the Markdown table names them.
     """
-    cells = cells[cells["status"] == "finished"]
-    columns = {"test_accuracy": "robust_accuracy", "test_low": "low", "test_high": "high"}
-    measured = [cells.rename(columns=columns).assign(measure="clean")]
-    worst = robustness[robustness["attack"] == "worst"]
+    finished = cells[cells["status"] == "finished"].groupby(KEYS, sort=False)["test_accuracy"]
+    clean = finished.agg(mean="mean", low="min", high="max", seeds="size").reset_index()
+    measured = [clean.assign(measure="clean")]
+    worst = groups[groups["attack"] == "worst"]
     for dataset, radii in headline.items():
         for norm, epsilons in radii.items():
             rows = worst[
@@ -29,36 +29,31 @@ def summarize(cells: pd.DataFrame, robustness: pd.DataFrame, headline: dict) -> 
             ]
             measure = [f"{NORMS[norm]} {epsilon:g}" for epsilon in rows["epsilon"]]
             measured.append(rows.assign(measure=measure))
-    return over_seeds(pd.concat(measured), [*KEYS, "measure"])
+    return pd.concat(measured)[[*KEYS, "measure", "mean", "low", "high", "seeds"]]
 
 
-def to_markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataFrame) -> str:
+def to_markdown(summary: pd.DataFrame, cells: pd.DataFrame, groups: pd.DataFrame) -> str:
     """Return one table per dataset, each with what its numbers are."""
     blocks = []
     for dataset, rows in summary.groupby("dataset", sort=False):
         seeds = rows["seeds"].max()
-        attacked = robustness.loc[robustness["dataset"] == dataset, "n"].max()
+        attacked = groups.loc[groups["dataset"] == dataset, "images"].max()
         clean = cells.loc[cells["dataset"] == dataset, "test_images"].max()
         text = percent(rows["mean"]) + " [" + percent(rows["low"]) + ", "
         text += percent(rows["high"]) + "]"
-        spread = "one seed, in brackets the 95% Wilson interval of the images"
-        if seeds == 2:
-            spread = "mean of 2 seeds, in brackets the lower and the higher one"
-        if seeds > 2:
-            spread = f"mean of {seeds} seeds, in brackets its 95% interval (Student's t)"
-        if seeds > 1:
-            fewer = rows["seeds"] < seeds
-            text[fewer] += " (" + rows.loc[fewer, "seeds"].astype(str) + " of them)"
-            if (rows["seeds"] == 1).any():
-                spread += "; where one seed is left, the 95% Wilson interval of its images"
-            if seeds > 2 and (rows["seeds"] == 2).any():
-                spread += "; where two are left, their range"
+        fewer = rows["seeds"] < seeds
+        text[fewer] += " (" + rows.loc[fewer, "seeds"].astype(str) + " of them)"
+        alone = (rows["measure"] == "clean") & (rows["seeds"] == 1)
+        text[alone] = percent(rows["mean"])[alone]
+        over = "images and seeds" if seeds > 1 else "images"
         wide = wide_by_lam(rows.assign(text=text), "measure")
         blocks.append(
             f"### {dataset}\n\n"
-            f"Accuracy in percent: {spread}. Clean: all {clean} test images. Under attack: a fixed "
+            f"Accuracy in percent, mean of {seeds} seed{'s' * (seeds > 1)}. Clean: all {clean} test "
+            f"images{', in brackets the lowest and the highest seed' * (seeds > 1)}. Under attack: a fixed "
             f"random subset of {attacked}; an image counts if it withstands every attack of that "
-            f"norm at that epsilon.\n\n{wide.to_markdown(index=False, disable_numparse=True)}\n"
+            f"norm at that epsilon; in brackets the 95% interval over {over}."
+            f"\n\n{wide.to_markdown(index=False, disable_numparse=True)}\n"
         )
     diverged = cells[cells["status"] != "finished"].groupby(KEYS).size()
     for (dataset, regularizer, lam), count in diverged.items():
@@ -66,10 +61,8 @@ def to_markdown(summary: pd.DataFrame, cells: pd.DataFrame, robustness: pd.DataF
     return "\n".join(blocks)
 
 
-def main(
-    cells: Input, robustness: Input, *, settings: Settings, csv: Output, markdown: Output
-) -> None:
-    cell_table, accuracies = read_table(cells), read_table(robustness)
+def main(cells: Input, groups: Input, *, settings: Settings, csv: Output, markdown: Output) -> None:
+    cell_table, accuracies = read_table(cells), read_table(groups)
     summary = summarize(cell_table, accuracies, settings["headline"])
     write_atomically(csv, summary.to_csv(index=False))
     write_atomically(markdown, to_markdown(summary, cell_table, accuracies))

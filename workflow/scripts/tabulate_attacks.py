@@ -4,7 +4,6 @@ import pandas as pd
 
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
-from input_hessian.experiment.statistics import over_seeds
 from input_hessian.experiment.table_text import NORMS, percent, wide_by_lam
 from input_hessian.experiment.tables import read_table
 
@@ -20,20 +19,16 @@ SHOWN = {
 FURTHER = {"fab-t": "FAB-T", "square": "Square"}  # for the heading of the last column
 
 
-def tabulate(robustness: pd.DataFrame, selection: pd.DataFrame, headline: dict) -> pd.DataFrame:
-    """Return one row per selected cell, headline radius and attack: mean and interval."""
-    chosen = selection.loc[selection["selected"], KEYS]
-    rows = robustness.merge(chosen, on=KEYS)
+def tabulate(groups: pd.DataFrame, selection: pd.DataFrame, headline: dict) -> pd.DataFrame:
+    """Return one row per selected lam, headline radius and attack: mean and interval."""
+    rows = groups.merge(selection.loc[selection["selected"], KEYS], on=KEYS)
     at = [
         epsilon in headline[dataset][norm]
         for dataset, norm, epsilon in zip(
             rows["dataset"], rows["norm"], rows["epsilon"], strict=True
         )
     ]
-    by = [*KEYS, "norm", "epsilon", "attack"]
-    images = rows.groupby(by)["n"].max().rename("images").reset_index()
-    rows = rows[pd.Series(at, index=rows.index, dtype=bool)]
-    return over_seeds(rows, by).merge(images, on=by)
+    return rows[pd.Series(at, index=rows.index, dtype=bool)]
 
 
 def to_markdown(table: pd.DataFrame) -> str:
@@ -60,16 +55,15 @@ def to_markdown(table: pd.DataFrame) -> str:
         f"Robust accuracy in percent of the selected cells on {images} test images, mean of up to "
         f"{seeds} seed(s), those that finished. FGSM, PGD and DDN each attack every image; a column "
         "with + attacks what everything before it left, so the last is the worst case over all "
-        "attacks, with its 95% interval "
-        "(Student's t over the seeds; with two, their range; with one, Wilson's, of the images).\n\n"
+        "attacks, with its 95% interval over images and seeds (with one seed, over the images).\n\n"
     )
     return head + "\n".join(blocks)
 
 
 def main(
-    robustness: Input, selection: Input, *, settings: Settings, csv: Output, markdown: Output
+    groups: Input, selection: Input, *, settings: Settings, csv: Output, markdown: Output
 ) -> None:
-    table = tabulate(read_table(robustness), read_table(selection), settings["headline"])
+    table = tabulate(read_table(groups), read_table(selection), settings["headline"])
     write_atomically(csv, table.to_csv(index=False))
     write_atomically(markdown, to_markdown(table))
 

@@ -9,6 +9,7 @@ schema that editors use::
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,9 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -84,6 +87,12 @@ Unique = {"uniqueItems": True}
 Several = Annotated[
     list[T], Field(min_length=1, json_schema_extra=Unique), AfterValidator(_distinct)
 ]
+# Penalty strengths of all data sets, or a mapping of those that it is trained on.
+Lams = Annotated[
+    Annotated[Several[float], Tag("list")]
+    | Annotated[dict[str, Several[float]], Tag("mapping")],
+    Discriminator(lambda lam: "mapping" if isinstance(lam, dict) else "list"),
+]
 Radii = Annotated[
     list[Positive], Field(min_length=1, json_schema_extra=Unique), AfterValidator(_increasing)
 ]
@@ -110,7 +119,11 @@ class DatasetEntry(Part):
     epsilons: RadiiPerNorm
     """Radii at which the attacks are run, in pixel units of [0, 1]."""
     headline: RadiiPerNorm
-    """Of these, the radii of the tables, of the selection of lam, and of the masking checks."""
+    """Of these, the radii of the comparison and of the tables, by which lam is selected, and at which
+    the strongest attacks and the masking checks run."""
+    max_clean_loss: Annotated[float, Field(ge=0, le=100)] = 2.0
+    """Percentage points of clean accuracy that may be lost against plain training, where
+    regularizers are compared and lam is selected."""
     file: Annotated[str, Field(pattern=r"\.py$")] | None = None
     """File that defines a data set of your own; without it, the name is that of a built-in one."""
 
@@ -131,7 +144,7 @@ class Training(Part):
     """How every network is trained: Adam with a one-cycle schedule."""
 
     epochs: Count
-    """Passes over the training images."""
+    """Passes over the training images of plain training; a regularizer with a dearer step makes fewer."""
     batch_size: Count = 256
     """Images per step."""
     learning_rate: Positive = 0.003
@@ -144,19 +157,28 @@ class Regularizer(Part):
     model_config = STRICT | {"extra": "allow"}
 
     penalty: str
-    """A built-in one (none, gradient, hessian, taylor, cure, jacobian, adversarial), or a file of
+    """A built-in one (none, gradient, hessian, taylor, cure, jacobian, adversarial, trades), or a file of
     your own with a class that derives from `Penalty`."""
-    lam: Several[float] = [0.0]
-    """Penalty strengths, one cell each, in the penalty's own unit; left out for plain training."""
-    datasets: Several[str] | None = None
-    """Data sets that it is trained on; all without this line."""
+    lam: Lams = [0.0]
+    """Penalty strengths, one cell each, in the penalty's own unit: for all data sets, or a mapping
+    of those that it is trained on; left out for plain training."""
+    step_cost: Annotated[float, Field(ge=1)] = 1.0
+    """Time of a training step as a multiple of plain training's; it trains for `epochs / step_cost`
+    epochs, so that all regularizers train for the same time."""
 
     @field_validator("lam")
     @classmethod
-    def _positive(cls, lam: list[float], info: ValidationInfo) -> list[float]:
-        if info.data.get("penalty") != "none" and min(lam) <= 0:
+    def _positive(
+        cls, lam: list[float] | dict[str, list[float]], info: ValidationInfo
+    ) -> list[float] | dict[str, list[float]]:
+        lists = lam.values() if isinstance(lam, dict) else [lam]
+        if info.data.get("penalty") != "none" and min(map(min, lists), default=1) <= 0:
             raise PydanticCustomError("positive", "expected numbers greater than 0")
         return lam
+
+    def lams(self, dataset: str) -> list[float]:
+        """Return the penalty strengths on a data set; none where it is not trained."""
+        return self.lam.get(dataset, []) if isinstance(self.lam, dict) else self.lam
 
     @property
     def options(self) -> dict[str, Any]:
@@ -225,8 +247,6 @@ class Evaluation(Part):
 class Selection(Part):
     """Selection of one lam per data set and regularizer, by validation images alone."""
 
-    max_clean_loss: Annotated[float, Field(ge=0, le=100)] = 2.0
-    """Percentage points of clean accuracy that a lam may lose against plain training."""
     images: Count
     """Validation images attacked, a fixed random subset."""
     steps: Count = 40
@@ -249,6 +269,15 @@ class Curvature(Part):
 
     images: Count
     """Of the attacked test images, how many are measured."""
+
+
+class Path(Part):
+    """How loss and margin change on the way to each image's smallest perturbation, of every cell."""
+
+    images: Count
+    """Of the attacked test images, how many are measured."""
+    points: Annotated[int, Field(ge=2)] = 41
+    """Points of each path, both ends included."""
 
 
 class Cost(Part):
@@ -297,11 +326,22 @@ class Recovery(Part):
     """Estimators compared."""
 
 
+class RegularizerPerNorm(Part):
+    """A regularizer for each norm of the attacks."""
+
+    linf: str | None = None
+    """Regularizer compared under attacks of this norm; none without this line."""
+    l2: str | None = None
+    """Regularizer compared under attacks of this norm; none without this line."""
+
+
 class Comparison(Part):
-    """Comparison of the regularizers image by image, at matched clean accuracy."""
+    """Comparison of regularizers image by image, at equal clean accuracy."""
 
     reference: str
-    """Regularizer that all others are compared with."""
+    """Regularizer that the others are compared with."""
+    families: dict[str, RegularizerPerNorm] = {}
+    """With whom, by the name that tables use; p-values are adjusted within a family."""
 
 
 class CertifiedCell(Part):
@@ -352,6 +392,8 @@ class Config(Part):
     """Checks for gradient masking; not computed if left out."""
     curvature: Curvature | None = None
     """Curvature and predicted radii; not computed if left out."""
+    path: Path | None = None
+    """Loss and margin on the way to the smallest perturbation; not computed if left out."""
     cost: Cost | None = None
     """Times of training steps; not computed if left out."""
     recovery: Recovery | None = None
@@ -374,20 +416,22 @@ class Config(Part):
     def lam(self, regularizer: str, text: str) -> float:
         """Return the penalty strength that a text in a path names."""
         beside = [lams for _, name, lams in self.side_lams if name == regularizer]
-        every = [lam for lams in (self.regularizers[regularizer].lam, *beside) for lam in lams]
+        trained = [self.regularizers[regularizer].lams(dataset) for dataset in self.datasets]
+        every = [lam for lams in (*trained, *beside) for lam in lams]
         return next(lam for lam in every if f"{lam:g}" == text)
 
     def trained_on(self, dataset: str) -> list[str]:
         """Return the names of the regularizers that are trained on a data set."""
-        return [
-            name
-            for name, entry in self.regularizers.items()
-            if entry.datasets is None or dataset in entry.datasets
-        ]
+        return [name for name, entry in self.regularizers.items() if entry.lams(dataset)]
 
-    def lam_texts(self, regularizer: str) -> dict[str, float]:
+    def lam_texts(self, regularizer: str, dataset: str) -> dict[str, float]:
         """Return every lam of a regularizer under the text that stands for it in paths."""
-        return {f"{lam:g}": lam for lam in self.regularizers[regularizer].lam}
+        return {f"{lam:g}": lam for lam in self.regularizers[regularizer].lams(dataset)}
+
+    def training_of(self, regularizer: str) -> dict[str, Any]:
+        """Return how the networks of a regularizer are trained: at least one epoch."""
+        epochs = max(1, round(self.training.epochs / self.regularizers[regularizer].step_cost))
+        return self.training.model_dump() | {"epochs": epochs}
 
     def penalty(self, regularizer: str, lam: float) -> dict[str, Any]:
         """Return the keywords of :func:`input_hessian.experiment.penalty.build_penalty`."""
@@ -431,7 +475,7 @@ def read_config(mapping: dict[str, Any], *, check_plugins: bool = True) -> Confi
         UserError: naming every key that is wrong, its value, and what is expected.
     """
     # As JSON: there, pydantic is strict about types, yet takes a mapping for a model.
-    text = json.dumps(_without_nulls(mapping), default=str)
+    text = json.dumps(_without_nulls(_consistently_left_out(mapping)), default=str)
     try:
         config = Config.model_validate_json(text)
     except ValidationError as error:
@@ -446,6 +490,34 @@ def read_config(mapping: dict[str, Any], *, check_plugins: bool = True) -> Confi
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise UserError(f"the configuration has {len(problems)} problem(s):\n{listed}")
     return config
+
+
+def _consistently_left_out(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration without what belongs to entries that a null leaves out.
+
+    These are the lam of such a data set, and such a regularizer in a family of the comparison.  A
+    regularizer of which no lam remains is trained nowhere.
+    """
+
+    def left_out(key: str) -> list[str]:
+        entries = mapping.get(key)
+        pairs = entries.items() if isinstance(entries, dict) else []
+        return [name for name, entry in pairs if entry is None]
+
+    mapping = copy.deepcopy(mapping)
+    match mapping:
+        case {"regularizers": dict(regularizers)}:
+            for entry in regularizers.values():
+                match entry:
+                    case {"lam": dict(lam)}:
+                        lam |= dict.fromkeys(left_out("datasets"))
+    match mapping:
+        case {"comparison": {"families": dict(families)}}:
+            for entry in families.values():
+                for norm, name in entry.items() if isinstance(entry, dict) else []:
+                    if name in left_out("regularizers"):
+                        entry[norm] = None
+    return mapping
 
 
 def _without_nulls(value: Any) -> Any:
@@ -494,7 +566,7 @@ def _inconsistencies(config: Config) -> Iterator[str]:
                     "stands above already, expected once"
                 )
             seen.add((attack.attack, attack.norm))
-    for section in ("masking", "curvature"):
+    for section in ("masking", "curvature", "path"):
         images = getattr(getattr(config, section), "images", 0)
         if images > config.evaluation.images:
             yield (
@@ -506,6 +578,14 @@ def _inconsistencies(config: Config) -> Iterator[str]:
         yield from _missing_cells(config, "recovery", "regularizer", config.recovery.regularizer)
     if config.comparison:
         yield from _missing_cells(config, "comparison", "reference", config.comparison.reference)
+        known = list(config.regularizers)
+        for family, others in config.comparison.families.items():
+            for norm, name in others:
+                if name not in [None, *known]:
+                    yield (
+                        f"comparison.families.{family}.{norm}: got {name!r}, expected a name of "
+                        f"regularizers: {', '.join(known)}{closest(name, known)}"
+                    )
         if not config.selection:
             yield (
                 "comparison: compares selected cells, but there is no selection; add the section "
@@ -515,12 +595,14 @@ def _inconsistencies(config: Config) -> Iterator[str]:
         for i, cell in enumerate(config.certificate.regularizers):
             where = f"certificate.regularizers[{i}]"
             yield from _missing_cells(config, where, "name", cell.name)
-        if "ddn" not in {attack.attack for attack in config.evaluation.attacks}:
-            yield (
-                "certificate: is compared with the attack ddn, which is not among "
-                "evaluation.attacks; add `{attack: ddn, norm: l2}` to these, or leave this section "
-                "out with `certificate: null`"
-            )
+    if "ddn" not in {attack.attack for attack in config.evaluation.attacks}:
+        for section in ("certificate", "path"):
+            if getattr(config, section):
+                yield (
+                    f"{section}: takes the perturbations of the attack ddn, which is not among "
+                    "evaluation.attacks; add `{attack: ddn, norm: l2}` to these, or leave this "
+                    f"section out with `{section}: null`"
+                )
 
 
 def _regularizer_inconsistencies(config: Config, name: str, entry: Regularizer) -> Iterator[str]:
@@ -532,21 +614,23 @@ def _regularizer_inconsistencies(config: Config, name: str, entry: Regularizer) 
         )
     elif name != "none" and "lam" not in entry.model_fields_set:
         yield f"{where}: missing lam; add the line `lam: [...]`"
-    elif name == "none" and entry.datasets:
-        yield f"{where}.datasets: the baseline is trained on every data set; delete the line"
+    elif name == "none" and isinstance(entry.lam, dict):
+        yield f"{where}.lam: the baseline is trained on every data set; delete the line"
     if name == "control":
         yield f"{where}: this name is that of the masking checks' control; choose another"
-    for dataset in entry.datasets or []:
+    for dataset in entry.lam if isinstance(entry.lam, dict) else []:
         if dataset not in config.datasets:
             yield (
-                f"{where}.datasets: got {dataset!r}, expected names of datasets: "
+                f"{where}.lam: got {dataset!r}, expected names of datasets: "
                 f"{', '.join(config.datasets)}; `{name}: null` leaves the regularizer out"
             )
-    if len(config.lam_texts(name)) < len(entry.lam):
-        yield (
-            f"{where}.lam: got {entry.lam}, expected values that differ in their first six "
-            "digits, because these name the cells"
-        )
+    for dataset in config.datasets:
+        lams = entry.lams(dataset)
+        if len(config.lam_texts(name, dataset)) < len(lams):
+            yield (
+                f"{where}.lam: got {lams}, expected values that differ in their first six "
+                "digits, because these name the cells"
+            )
 
 
 def _missing_cells(config: Config, where: str, key: str, name: str) -> Iterator[str]:
@@ -563,7 +647,7 @@ def _missing_cells(config: Config, where: str, key: str, name: str) -> Iterator[
     if missing:
         yield (
             f"{where}.{key}: got {name!r}, which is not trained on {', '.join(missing)}, expected "
-            f"a regularizer without `datasets:`{remedy}"
+            f"a regularizer with lam for every data set{remedy}"
         )
 
 
@@ -625,9 +709,9 @@ def _radius_problems(config: Config, dataset: str, image_shape: Sequence[int]) -
         for norm, radii in config.datasets[dataset].epsilons
     ]
     radii += [
-        (f"regularizers.{name}.lam", entry.options.get("norm"), entry.lam)
+        (f"regularizers.{name}.lam", entry.options.get("norm"), entry.lams(dataset))
         for name, entry in config.regularizers.items()
-        if entry.penalty == "adversarial" and name in config.trained_on(dataset)
+        if entry.penalty in ("adversarial", "trades") and entry.lams(dataset)
     ]
     for where, norm, values in radii:
         if (radius := max(values)) > (most := largest.get(norm, math.inf)):
@@ -641,6 +725,12 @@ def _penalty_problems(where: str, entry: Regularizer) -> Iterator[str]:
     """Yield what the penalty's class says of its options, at every lam."""
     from input_hessian.experiment.penalty import penalty_class
 
+    if isinstance(entry.lam, dict):
+        for dataset, lams in entry.lam.items():
+            one = entry.model_copy(update={"lam": lams})
+            for problem in _penalty_problems(where, one):
+                yield problem.replace(f"{where}.lam[", f"{where}.lam.{dataset}[", 1)
+        return
     for i, lam in enumerate(entry.lam):
         options = {"lam": lam, **entry.options}
         try:

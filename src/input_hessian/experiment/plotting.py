@@ -117,12 +117,8 @@ def of_seeds(count: int) -> str:
 
 
 def interval_name(seeds: int) -> str:
-    """Return what the interval of :func:`input_hessian.experiment.statistics.over_seeds` is."""
-    if seeds == 1:
-        return "95% Wilson interval over the images, 1 seed"
-    if seeds == 2:
-        return "range of 2 seeds"
-    return f"95% interval over {seeds} seeds (Student's t)"
+    """Return what the interval of :func:`input_hessian.experiment.statistics.contrast` is over."""
+    return f"95% interval over images{' and seeds' if seeds > 1 else ''}"
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

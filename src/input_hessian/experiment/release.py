@@ -27,8 +27,9 @@ def grid_cells(config: Mapping[str, Any]) -> set[tuple[str, str, float, int]]:
         (dataset, name, float(lam), seed)
         for dataset in config["datasets"]
         for name, entry in config["regularizers"].items()
-        if dataset in entry.get("datasets", [dataset])
-        for lam in entry["lam"]
+        for lam in (
+            entry["lam"].get(dataset, []) if isinstance(entry["lam"], dict) else entry["lam"]
+        )
         for seed in config["seeds"]
     }
 

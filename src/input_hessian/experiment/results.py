@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, spearmanr
@@ -64,7 +66,7 @@ def robust_accuracy(images: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def select(cells: pd.DataFrame, max_clean_loss: float) -> pd.DataFrame:
+def select(cells: pd.DataFrame, max_clean_loss: Mapping[str, float]) -> pd.DataFrame:
     """Choose one lam per dataset and regularizer, by validation images alone.
 
     Among the values of lam whose mean validation accuracy is at most ``max_clean_loss`` below that of
@@ -73,37 +75,43 @@ def select(cells: pd.DataFrame, max_clean_loss: float) -> pd.DataFrame:
     other one has one too.
 
     Args:
-        cells: one row per cell: ``dataset, regularizer, lam, seed, status, validation_accuracy``
-            and ``validation_robust_accuracy``; plain training is the regularizer ``none``.
-        max_clean_loss: a fraction, 0.01 for one point.
+        cells: one row per cell: ``dataset, regularizer, lam, seed, status, validation_accuracy``, its
+            ``validation_linf`` and ``validation_l2``, robust accuracies under attacks of that norm, and
+            ``validation_robust_accuracy``, of all; plain training is the regularizer ``none``.
+        max_clean_loss: per dataset, in percentage points.
 
     Returns:
-        One row per dataset, regularizer and lam: ``seeds`` (that finished), the two accuracies
-        (means over these), ``eligible`` and ``selected``.
+        One row per dataset, regularizer and lam: ``seeds`` (that finished), ``complete`` (all did), the
+        accuracies (means over these), ``eligible`` and ``selected``.
     """
     finished = cells["status"] == "finished"
-    accuracies = ["validation_accuracy", "validation_robust_accuracy"]
+    robust = ["validation_linf", "validation_l2", "validation_robust_accuracy"]
+    accuracies = ["validation_accuracy", *robust]
     cells = cells.assign(**{name: cells[name].where(finished).astype(float) for name in accuracies})
     groups = cells.groupby(["dataset", "regularizer", "lam"], sort=False)
-    table = (
-        groups[accuracies]
-        .mean()
-        .assign(seeds=groups["validation_accuracy"].count(), planned=groups.size())
-    )
+    table = groups[accuracies].mean().assign(seeds=groups["validation_accuracy"].count())
+    table["complete"] = table["seeds"] == groups.size()
     table = table.reset_index()
-    plain = table[table["regularizer"] == "none"].set_index("dataset")["validation_accuracy"]
-    # Far less than one image, so that rounding decides nothing.
-    least = table["dataset"].map(plain) - max_clean_loss - 1e-6
-    complete = table["seeds"] == table.pop("planned")
-    table["eligible"] = complete & (table["validation_accuracy"] >= least)
+    table["eligible"] = table["complete"] & (
+        table["validation_accuracy"] >= least_accuracy(table, max_clean_loss)
+    )
     table["selected"] = False
     for _, rows in table.groupby(["dataset", "regularizer"]):
-        order = rows.assign(complete=complete[rows.index])
-        merit = order["validation_robust_accuracy" if rows["eligible"].any() else accuracies[0]]
-        order["merit"] = merit.fillna(-1)
-        best = order.sort_values(["eligible", "complete", "merit"], ascending=False, kind="stable")
+        merit = rows["validation_robust_accuracy" if rows["eligible"].any() else accuracies[0]]
+        best = rows.assign(merit=merit.fillna(-1)).sort_values(
+            ["eligible", "complete", "merit"], ascending=False, kind="stable"
+        )
         table.loc[best.index[0], "selected"] = True
     return table
+
+
+def least_accuracy(selection: pd.DataFrame, max_clean_loss: Mapping[str, float]) -> pd.Series:
+    """Return the validation accuracy that may not be undercut, for each row of a selection."""
+    plain = selection[selection["regularizer"] == "none"].set_index("dataset")
+    least = plain["validation_accuracy"] - pd.Series(max_clean_loss) / 100
+    return (
+        selection["dataset"].map(least) - 1e-6
+    )  # far less than one image: rounding decides nothing
 
 
 def describe_curvature(images: pd.DataFrame) -> dict[str, float]:
@@ -148,14 +156,15 @@ def compare_radius(images: pd.DataFrame) -> dict[str, float]:
 
     Args:
         images: one row per image, with ``correct``, ``loss``, ``predicted_radius``,
-            ``hessian_norm`` and ``distance``.
+            ``hessian_norm``, ``margin`` and ``distance``.
 
     Returns:
         ``compared``: their number; ``bound_holds``: share with ``predicted_radius <= distance``;
         ``above_threshold``: share with ``loss >= log 2``, whose predicted radius is 0 and where the
-        bound says nothing; ``median_ratio`` of predicted to found; ``spearman_predicted`` and
-        ``spearman_hessian``: rank correlation of the predicted radius and of ``1/||H||`` with the
-        distance (NaN where one of both is constant).
+        bound says nothing; ``median_ratio`` of predicted to found; rank correlations with the
+        distance (NaN where one of both is constant) of the predicted radius, ``spearman_predicted``, of
+        ``1/||H||``, ``spearman_hessian``, and of what any network offers, ``spearman_loss`` (of the
+        negative loss) and ``spearman_margin``.
     """
     images = broken_images(images)
     predicted, distance = images["predicted_radius"], images["distance"]
@@ -171,4 +180,6 @@ def compare_radius(images: pd.DataFrame) -> dict[str, float]:
         "median_ratio": (predicted / distance).median(),
         "spearman_predicted": correlation(predicted),
         "spearman_hessian": correlation(-images["hessian_norm"]),
+        "spearman_loss": correlation(-images["loss"]),
+        "spearman_margin": correlation(images["margin"]),
     }

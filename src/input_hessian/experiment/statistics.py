@@ -1,10 +1,10 @@
-"""Means over seeds, and robust accuracies of two regularizers compared on the same test images."""
+"""Intervals over seeds and test images, and the points at which two regularizers are compared."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -45,47 +45,6 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - error, mean + error)
 
 
-def over_seeds(
-    rows: pd.DataFrame,
-    by: list[str],
-    value: str = "robust_accuracy",
-    low: str = "low",
-    high: str = "high",
-) -> pd.DataFrame:
-    """Return the mean accuracy over seeds with its 95% interval, per group.
-
-    Three seeds or more: Student's t interval, cut to [0, 1], where every accuracy lies (which loses
-    no coverage).  Two: their range, as t(1) = 12.7 makes of two an interval that says nothing.  One:
-    the interval from its test images that the table already holds.
-
-    Args:
-        rows: one row per cell, with the columns named below and ``seed``.
-        by: columns that name a group; within one, every seed stands once.
-        value: column with the accuracy.
-        low: column with the lower bound from the images of this one cell.
-        high: column with the upper bound.
-
-    Returns:
-        Columns ``by`` and ``mean, low, high, seeds``, groups in their order of appearance.
-
-    Raises:
-        UserError: if a seed stands twice in a group.
-    """
-    if rows.duplicated([*by, "seed"]).any():
-        raise UserError(f"over_seeds: expected one row per seed and {', '.join(by)}, got several")
-    table = []
-    for key, group in rows.groupby(by, sort=False):
-        if len(group) == 1:
-            interval = group[[value, low, high]].iloc[0]
-        elif len(group) == 2:
-            interval = group[value].mean(), group[value].min(), group[value].max()
-        else:
-            mean, lower, upper = t_interval(group[value])
-            interval = mean, max(0.0, lower), min(1.0, upper)
-        table.append([*key, *interval, len(group)])
-    return pd.DataFrame(table, columns=[*by, "mean", "low", "high", "seeds"])
-
-
 def relative_cost(cost: pd.DataFrame) -> pd.DataFrame:
     """Return the quartiles of the time of a step as a multiple of plain training's, per regularizer.
 
@@ -109,23 +68,6 @@ def relative_cost(cost: pd.DataFrame) -> pd.DataFrame:
     return quartiles.loc[pd.MultiIndex.from_frame(order)]
 
 
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test (McNemar 1947).
-
-    Of the images on which two networks disagree, each is under the null hypothesis as likely to
-    favour the one as the other: a binomial test with probability 1/2.
-
-    Args:
-        only_first: images that only the first network gets right.
-        only_second: images that only the second gets right.
-
-    Returns:
-        The p-value; 1 where the networks never disagree.
-    """
-    disagreements = only_first + only_second
-    return float(stats.binomtest(only_first, disagreements).pvalue) if disagreements else 1.0
-
-
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Return p-values adjusted by Holm's step-down method (Holm 1979), in the given order.
 
@@ -140,112 +82,98 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Robust accuracy of a first group of networks minus that of a second, on the same images.
+class Contrast(NamedTuple):
+    """What is known of a mean robust accuracy, or of the difference of two, from images and seeds.
 
     Attributes:
-        difference: of the mean robust accuracies.
+        mean: the accuracy or the difference.
         low: lower bound of its interval.
         high: upper bound.
-        p_value: of the null hypothesis of no difference, not adjusted for other comparisons.
-        test: ``"McNemar"`` for one network in each group, else ``"t"``.
-        only_first: share of (image, network, network) that only the first of the two withstands.
-        only_second: share that only the second withstands.
-        odds_ratio: ``only_first / only_second``, the effect size that belongs to McNemar's test:
-            how many times more images the first saves alone than the second does.  Infinite where
-            the second saves none, NaN where neither does.
+        p_value: of the null hypothesis that the mean is zero, not adjusted for other comparisons.
+        detectable: the smallest true difference that such a test finds with a probability of 80%.
         images: number of images.
-        seeds_first: networks in the first group.
-        seeds_second: networks in the second group.
+        seeds: networks in the smallest group.
     """
 
-    difference: float
+    mean: float
     low: float
     high: float
     p_value: float
-    test: str
-    only_first: float
-    only_second: float
-    odds_ratio: float
+    detectable: float
     images: int
-    seeds_first: int
-    seeds_second: int
+    seeds: int
 
 
-def compare_robustness(
-    first: np.ndarray, second: np.ndarray, confidence: float = 0.95
-) -> Comparison:
-    """Compare two training procedures by what their networks withstood on the same test images.
+def contrast(
+    first: np.ndarray, second: np.ndarray | None = None, confidence: float = 0.95
+) -> Contrast:
+    """Return the mean of what networks withstood, or its difference to that of a second group.
 
     Images and seeds are both samples, and every network sees every image, so both are crossed
-    random effects: the verdict on image i of the network with seed s in group g is modelled as
-    ``mean_g + image_gi + seed_gs + rest_gsi``.  The variance of the difference has two parts::
+    random effects: the outcome on image i of the network with seed s in group g is modelled as
+    ``mean_g + image_gi + seed_gs + rest_gsi``.  The variance of the mean (or difference) has two
+    parts::
 
-        images:  Var_i(d_i) / n,   d_i the difference of the two means over seeds on image i
+        images:  Var_i(d_i) / n,   d_i the mean over seeds on image i, or the difference of two
         seeds:   sum over g of max(0, MS_seed - MS_rest) / (n S_g)
 
     with the mean squares of the two-way analysis of variance of each group (``MS_rest`` is taken
     off because the first part holds it already).  The interval is Student's, with Satterthwaite's
     degrees of freedom (1946): few seeds widen it as they must, which resampling three seeds does
     not (a bootstrap's variance of them is too small by a third, and its quantiles know no t).
-    The image part gets Agresti and Min's two pseudo-images (2005), half of one in each of the four
-    outcomes of a pair, so that networks that never disagree do not get an interval of width zero.
+    The image part gets pseudo-images, so that networks that never err or never disagree do not get
+    an interval of width zero: two that are withstood and two that are not (Agresti and Coull 1998),
+    or of a difference two, half of one in each of the four outcomes of a pair (Agresti and Min 2005).
     Seeds are not paired: a seed means the same initial weights in both groups, but not a comparable
     training; a seed that diverged is then simply missing.
 
-    Where either group has one network only, nothing is known about its seeds; the interval then
-    accounts for images alone and speaks about these networks.  With one network in each, the
-    p-value is McNemar's exact one; otherwise it is that of the interval's t statistic.  Pooling the
-    disagreements of several seeds into one McNemar test would count every image several times.
+    Where a group has one network only, nothing is known about its seeds; the interval then
+    accounts for images alone and speaks about these networks.
 
     Args:
-        first: bool ``[seeds, images]``: the network of this seed withstood all attacks on the image.
-        second: bool ``[seeds, images]``, the same images in the same order.
+        first: ``[seeds, images]`` in [0, 1]: whether the network of this seed withstood all attacks
+            on the image, or in which share of several cases.
+        second: ``[seeds, images]``, the same images in the same order.
         confidence: coverage of the interval.
 
     Raises:
-        UserError: if the two do not hold the same two or more images.
+        UserError: if the groups do not hold the same two or more images.
     """
-    first, second = (np.atleast_2d(np.asarray(group, dtype=float)) for group in (first, second))
-    n = first.shape[1]
-    if n != second.shape[1] or n < 2 or 0 in (len(first), len(second)):
+    given = [first] if second is None else [first, second]
+    groups = [np.atleast_2d(np.asarray(group, dtype=float)) for group in given]
+    shapes = [group.shape for group in groups]
+    n = shapes[0][1]
+    if n < 2 or any(seeds < 1 or images != n for seeds, images in shapes):
         raise UserError(
-            "compare_robustness: expected [seeds, images] twice, with the same two or more images "
-            f"and at least one seed, got {first.shape} and {second.shape}"
+            "contrast: expected [seeds, images], with the same two or more images and at least one "
+            f"seed in each group, got {' and '.join(map(str, shapes))}"
         )
-    by_image = first.mean(0) - second.mean(0)
-    difference = float(by_image.mean())
-    centre = by_image.sum() / (n + 2)
-    variance = image_variance = ((by_image**2).sum() + 1) / (n + 2) ** 2 - centre**2 / (n + 2)
+    if second is None:
+        by_image = groups[0].mean(0)
+        pseudo_images, total, squares, bounds = 4, 2.0, 2.0, (0.0, 1.0)
+    else:
+        by_image = groups[0].mean(0) - groups[1].mean(0)
+        pseudo_images, total, squares, bounds = 2, 0.0, 1.0, (-1.0, 1.0)
+    all_images = n + pseudo_images
+    centre = (by_image.sum() + total) / all_images
+    mean_square = ((by_image**2).sum() + squares) / all_images
+    variance = image_variance = (mean_square - centre**2) / all_images
     spread = image_variance**2 / (n - 1)
-    if min(len(first), len(second)) > 1:
-        for group in (first, second):
+    if min(map(len, groups)) > 1:
+        for group in groups:
             seeds, rest = _seed_mean_squares(group)
             variance += max(0.0, seeds - rest) / (n * len(group))
             spread += (seeds / (n * len(group))) ** 2 / (len(group) - 1)
     freedom, error = variance**2 / spread, math.sqrt(variance)
-    width = stats.t.ppf((1 + confidence) / 2, freedom) * error
-    only_first = float((first.mean(0) * (1 - second.mean(0))).mean())
-    only_second = float((second.mean(0) * (1 - first.mean(0))).mean())
-    if len(first) == len(second) == 1:
-        test, p_value = "McNemar", mcnemar(round(n * only_first), round(n * only_second))
-    else:
-        test, p_value = "t", 2 * float(stats.t.sf(abs(centre) / error, freedom))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        odds_ratio = float(np.float64(only_first) / only_second)
-    return Comparison(
-        difference=difference,
-        low=float(max(-1, centre - width)),
-        high=float(min(1, centre + width)),
-        p_value=p_value,
-        test=test,
-        only_first=only_first,
-        only_second=only_second,
-        odds_ratio=odds_ratio,
+    two_sided = stats.t.ppf((1 + confidence) / 2, freedom)
+    return Contrast(
+        mean=float(by_image.mean()),
+        low=float(max(bounds[0], centre - two_sided * error)),
+        high=float(min(bounds[1], centre + two_sided * error)),
+        p_value=2 * float(stats.t.sf(abs(centre) / error, freedom)),
+        detectable=float((two_sided + stats.t.ppf(0.8, freedom)) * error),
         images=n,
-        seeds_first=len(first),
-        seeds_second=len(second),
+        seeds=min(map(len, groups)),
     )
 
 
@@ -258,3 +186,44 @@ def _seed_mean_squares(group: np.ndarray) -> tuple[float, float]:
         float(n * ((by_seed - group.mean()) ** 2).sum() / (seeds - 1)),
         float((rest**2).sum() / ((seeds - 1) * (n - 1))),
     )
+
+
+class CurvePoint(NamedTuple):
+    """A point of a piecewise linear curve, between two of its corners.
+
+    Attributes:
+        low: position of the corner before it.
+        high: position of the corner behind it.
+        weight: of the second corner, in [0, 1]; that of the first is ``1 - weight``.
+    """
+
+    low: int
+    high: int
+    weight: float
+
+
+def best_point(errors: Sequence[float], robust: Sequence[float], most: float) -> CurvePoint:
+    """Return the point of largest robust accuracy on a curve, at a clean error of at most ``most``.
+
+    The corners of the curve are networks, in the order of their lam.  A point between two of them is
+    a classifier as well: for each image a coin decides which of the two answers, and both accuracies
+    are then the linear interpolation.
+
+    Args:
+        errors: clean error of each corner.
+        robust: robust accuracy of each corner.
+        most: the largest error allowed.
+
+    Raises:
+        UserError: if every corner has a larger error.
+    """
+    errors = list(errors)
+    points = [CurvePoint(i, i, 0.0) for i, error in enumerate(errors) if error <= most]
+    if not points:
+        raise UserError(
+            f"best_point: expected a clean error of at most {most:g}, got at least {min(errors):g}"
+        )
+    for i, (here, there) in enumerate(itertools.pairwise(errors)):
+        if min(here, there) < most < max(here, there):
+            points.append(CurvePoint(i, i + 1, (most - here) / (there - here)))
+    return max(points, key=lambda p: (1 - p.weight) * robust[p.low] + p.weight * robust[p.high])
