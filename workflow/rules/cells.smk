@@ -139,9 +139,9 @@ if CONFIG.masking:
             command("evaluate_control")
 
 
-if CONFIG.selection:
+SELECTED = "{dataset}/selected/seed~{seed}"
 
-    SELECTED = "{dataset}/selected/seed~{seed}"
+if CONFIG.selection:
 
     rule select_lam:
         input:
@@ -162,6 +162,9 @@ if CONFIG.selection:
             "Select a lam per dataset and regularizer"
         shell:
             command("select_lam")
+
+
+if CONFIG.selected_attacks:
 
     # Which lams are selected is known only once all are validated. One job per dataset and seed, with
     # every cell as input, keeps the plan complete from the start, without a checkpoint.

@@ -23,7 +23,7 @@ FURTHER = (
         dataset=CONFIG.datasets,
         seed=CONFIG.seeds,
     )
-    if CONFIG.selection
+    if CONFIG.selected_attacks
     else []
 )
 
@@ -196,3 +196,24 @@ rule write_provenance:
         "Write down where the results come from"
     shell:
         command("write_provenance")
+
+
+# Asked for by its name: without the networks, all that tables, figures and notebook are made from.
+rule archive:
+    input:
+        **code("archive"),
+        record=PROVENANCE,
+        examples=every_shown("examples.safetensors"),
+    output:
+        archive=f"{REPORT}/cells.zip",
+    log:
+        f"{LOGS}/archive.log",
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    params:
+        results=RESULTS,
+    message:
+        "Pack the results without the networks"
+    shell:
+        command("archive")

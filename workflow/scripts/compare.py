@@ -152,6 +152,8 @@ def measure(points: pd.DataFrame, cells: Cells) -> pd.DataFrame:
     rows = []
     for point in points.to_dict("records"):
         shares = cells.withstood(point)
+        if not shares:  # no attack of this norm ran
+            continue
         at_zero = shares.pop(0.0)
         about = point | {
             "clean_error": 1 - cells.mixed(point, "test_accuracy"),
@@ -195,11 +197,15 @@ def compare(points: pd.DataFrame, cells: Cells, settings: dict) -> pd.DataFrame:
             if (dataset, norm, reference) not in by:
                 continue
             ours = cells.withstood(by[dataset, norm, reference])
+            if not ours:  # no attack of this norm ran
+                continue
             for here, there, name in by:
                 if (here, there) != (dataset, norm) or name == reference:
                     continue
                 theirs = cells.withstood(by[dataset, norm, name])
-                if not ours[epsilons[0]].columns.equals(theirs[epsilons[0]].columns):
+                one, other = ours[epsilons[0]], theirs[epsilons[0]]
+                missing = one.isna().any(axis=None) or other.isna().any(axis=None)
+                if missing or not one.columns.equals(other.columns):
                     raise UserError(
                         f"{dataset}: {reference} and {name} were attacked on different images, "
                         "expected the same; remove their images.parquet to attack both again"

@@ -181,7 +181,7 @@ def more_robust(comparison: pd.DataFrame | None, names: list[str]) -> tuple[str,
     """Judge whether the reference withstands more than these, at equal clean accuracy."""
     if comparison is None:
         return verdict([]), "No comparison was computed."
-    rows = comparison[comparison["regularizer"].isin(names) & (comparison["family"] != "")]
+    rows = comparison[comparison["regularizer"].isin(names) & comparison["p_holm"].notna()]
     if rows.empty:
         return verdict([]), "Nothing to compare."
     words = rows["conclusion"]

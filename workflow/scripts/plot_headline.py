@@ -11,7 +11,9 @@ from input_hessian.experiment.tables import read_table
 def main(matched: Input, *, reference: str, settings: Settings, png: Output, pdf: Output) -> None:
     table = read_table(matched)
     if table.empty:
-        return plotting.nothing_to_draw(png, pdf)
+        return plotting.nothing_to_draw(
+            png, pdf, reason="nothing can be compared: plain training diverged"
+        )
     # At radius 0, what is left is the clean accuracy of the attacked images.
     zero = table.drop_duplicates(["dataset", "norm", "regularizer"])
     clean = 1 - zero["attacked_error"]

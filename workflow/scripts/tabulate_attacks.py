@@ -20,8 +20,13 @@ FURTHER = {"fab-t": "FAB-T", "square": "Square"}  # for the heading of the last 
 
 
 def tabulate(groups: pd.DataFrame, selection: pd.DataFrame, headline: dict) -> pd.DataFrame:
-    """Return one row per selected lam, headline radius and attack: mean and interval."""
+    """Return one row per selected lam, headline radius and attack: mean and interval.
+
+    Where selected networks met no further attacks, the worst case is that of all networks.
+    """
     rows = groups.merge(selection.loc[selection["selected"], KEYS], on=KEYS)
+    if "ensemble" not in set(rows["attack"]):
+        rows = pd.concat([rows, rows[rows["attack"] == "worst"].assign(attack="ensemble")])
     at = [
         epsilon in headline[dataset][norm]
         for dataset, norm, epsilon in zip(

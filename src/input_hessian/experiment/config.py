@@ -25,13 +25,12 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
-    field_validator,
 )
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from input_hessian.experiment.errors import UserError
-from input_hessian.experiment.explain import closest, explain, resolved
+from input_hessian.experiment.errors import UserError, closest
+from input_hessian.experiment.explain import explain, resolved
 from input_hessian.experiment.plugins import load_plugin
 
 STRICT = ConfigDict(
@@ -75,6 +74,12 @@ def _increasing(radii: list[float]) -> list[float]:
     return radii
 
 
+def _positive(lam: list[float], info: ValidationInfo) -> list[float]:
+    if info.data.get("penalty") != "none" and min(lam) <= 0:
+        raise PydanticCustomError("positive", "expected numbers greater than 0")
+    return lam
+
+
 # Part of a path; a file system takes 255 bytes between slashes, with what rules add to the name.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)]
 Count = Annotated[int, Field(ge=1)]
@@ -87,10 +92,10 @@ Unique = {"uniqueItems": True}
 Several = Annotated[
     list[T], Field(min_length=1, json_schema_extra=Unique), AfterValidator(_distinct)
 ]
-# Penalty strengths of all data sets, or a mapping of those that it is trained on.
+Strengths = Annotated[Several[float], AfterValidator(_positive)]
+# Of all data sets, or a mapping of those that the regularizer is trained on.
 Lams = Annotated[
-    Annotated[Several[float], Tag("list")]
-    | Annotated[dict[str, Several[float]], Tag("mapping")],
+    Annotated[Strengths, Tag("list")] | Annotated[dict[str, Strengths], Tag("mapping")],
     Discriminator(lambda lam: "mapping" if isinstance(lam, dict) else "list"),
 ]
 Radii = Annotated[
@@ -166,19 +171,13 @@ class Regularizer(Part):
     """Time of a training step as a multiple of plain training's; it trains for `epochs / step_cost`
     epochs, so that all regularizers train for the same time."""
 
-    @field_validator("lam")
-    @classmethod
-    def _positive(
-        cls, lam: list[float] | dict[str, list[float]], info: ValidationInfo
-    ) -> list[float] | dict[str, list[float]]:
-        lists = lam.values() if isinstance(lam, dict) else [lam]
-        if info.data.get("penalty") != "none" and min(map(min, lists), default=1) <= 0:
-            raise PydanticCustomError("positive", "expected numbers greater than 0")
-        return lam
-
     def lams(self, dataset: str) -> list[float]:
         """Return the penalty strengths on a data set; none where it is not trained."""
         return self.lam.get(dataset, []) if isinstance(self.lam, dict) else self.lam
+
+    def lam_key(self, dataset: str) -> str:
+        """Return where these stand in the entry."""
+        return f"lam.{dataset}" if isinstance(self.lam, dict) else "lam"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -620,15 +619,16 @@ def _regularizer_inconsistencies(config: Config, name: str, entry: Regularizer) 
         yield f"{where}: this name is that of the masking checks' control; choose another"
     for dataset in entry.lam if isinstance(entry.lam, dict) else []:
         if dataset not in config.datasets:
+            remedy = f"; `{name}: null` leaves the regularizer out"
             yield (
                 f"{where}.lam: got {dataset!r}, expected names of datasets: "
-                f"{', '.join(config.datasets)}; `{name}: null` leaves the regularizer out"
+                f"{', '.join(config.datasets)}{closest(dataset, config.datasets) or remedy}"
             )
     for dataset in config.datasets:
         lams = entry.lams(dataset)
         if len(config.lam_texts(name, dataset)) < len(lams):
             yield (
-                f"{where}.lam: got {lams}, expected values that differ in their first six "
+                f"{where}.{entry.lam_key(dataset)}: got {lams}, expected values that differ in their first six "
                 "digits, because these name the cells"
             )
 
@@ -709,7 +709,11 @@ def _radius_problems(config: Config, dataset: str, image_shape: Sequence[int]) -
         for norm, radii in config.datasets[dataset].epsilons
     ]
     radii += [
-        (f"regularizers.{name}.lam", entry.options.get("norm"), entry.lams(dataset))
+        (
+            f"regularizers.{name}.{entry.lam_key(dataset)}",
+            entry.options.get("norm"),
+            entry.lams(dataset),
+        )
         for name, entry in config.regularizers.items()
         if entry.penalty in ("adversarial", "trades") and entry.lams(dataset)
     ]
@@ -793,10 +797,15 @@ def _relax(node: dict[str, Any], schema: dict[str, Any], seen: set[int]) -> None
     node.pop("minProperties", None)
     for part in node.get("properties", {}).values():
         _relax(part, schema, seen)
+    for choice in node.get("oneOf", []):
+        _relax(choice, schema, seen)
     for name, entry in node.get("patternProperties", {}).items():
         _relax(entry, schema, seen)
         node["patternProperties"][name] = {"anyOf": [entry, {"type": "null"}]}
         node["additionalProperties"] = False
+    if isinstance(entry := node.get("additionalProperties"), dict):
+        _relax(entry, schema, seen)
+        node["additionalProperties"] = {"anyOf": [entry, {"type": "null"}]}
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from pydantic import ValidationError
+
+from input_hessian.experiment.errors import closest
 
 MAPPING = "a mapping (indented key: value lines)"
 # What is expected, by pydantic's type of the error.
@@ -88,12 +89,6 @@ def explain(
                 yield f"{here}: {got}, {problem['msg']}"
 
 
-def closest(value: Any, allowed: Iterable[str]) -> str:
-    """Return the allowed text that was probably meant, as the end of a message."""
-    matches = difflib.get_close_matches(str(value), list(allowed), n=1)
-    return f" (did you mean {matches[0]}?)" if matches else ""
-
-
 def resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """Return what a node of a JSON schema refers to; of an optional one, what it is if not null."""
     if "anyOf" in node:
@@ -105,11 +100,17 @@ def _yaml_path(location: tuple[str | int, ...], content: Any) -> list[str | int]
     """Return the keys to a value, without what pydantic adds for itself."""
     path = []
     for i, part in enumerate(location):
-        here = isinstance(content, list) or (isinstance(content, dict) and part in content)
-        if part == "[key]" or (isinstance(content, dict) and not here and i < len(location) - 1):
+        match content:
+            case dict():  # of which a key may be missing, the last one
+                named = part in content or i == len(location) - 1
+            case list():
+                named = isinstance(part, int)
+            case _:
+                named = False
+        if part == "[key]" or not named:
             continue  # of a key itself, or the tag of a union
         path.append(part)
-        content = content[part] if here else None
+        content = content.get(part) if isinstance(content, dict) else content[part]
     return path
 
 
@@ -128,8 +129,9 @@ def _known_keys(schema: dict[str, Any], location: tuple[str | int, ...]) -> list
         elif "discriminator" in node:
             node = {"$ref": node["discriminator"]["mapping"][part]}
         else:
-            (entry,) = node.get("patternProperties", {"": None}).values()  # of any name
-            node = entry or node["properties"][part]
+            of_any_name = [*node.get("patternProperties", {}).values()]
+            of_any_name += [node.get("additionalProperties")]
+            node = of_any_name[0] if isinstance(of_any_name[0], dict) else node["properties"][part]
         node = resolved(node, schema)
     return list(node["properties"])
 

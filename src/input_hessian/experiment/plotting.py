@@ -41,7 +41,7 @@ MARKERS = "osD^vP*X"
 LINES = ["-"] * 5 + ["--"] * 5
 # These look the same in every figure and run, whichever of them a figure shows.
 REGULARIZERS = ["gradient", "hessian", "hessian-paper", "taylor", "cure", "jacobian"]
-REGULARIZERS += ["adversarial-linf", "adversarial-l2"]
+REGULARIZERS += ["adversarial-linf", "adversarial-l2", "trades"]
 # Bands have no edge, and neither have the markers on lines.
 BAND = {"err_kws": {"alpha": 0.15, "lw": 0}, "markeredgewidth": 0, "markersize": 6}
 # What `summary` makes of a mean and its bounds, seaborn draws as they are.

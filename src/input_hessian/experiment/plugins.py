@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from input_hessian.experiment.errors import UserError
-from input_hessian.experiment.explain import closest
+from input_hessian.experiment.errors import UserError, closest
 from input_hessian.experiment.sources import watch
 
 PACKAGES = {

@@ -109,9 +109,8 @@ def least_accuracy(selection: pd.DataFrame, max_clean_loss: Mapping[str, float])
     """Return the validation accuracy that may not be undercut, for each row of a selection."""
     plain = selection[selection["regularizer"] == "none"].set_index("dataset")
     least = plain["validation_accuracy"] - pd.Series(max_clean_loss) / 100
-    return (
-        selection["dataset"].map(least) - 1e-6
-    )  # far less than one image: rounding decides nothing
+    # Far less than one image, so that rounding decides nothing.
+    return selection["dataset"].map(least) - 1e-6
 
 
 def describe_curvature(images: pd.DataFrame) -> dict[str, float]:

@@ -1,0 +1,54 @@
+"""Pack what tables and figures read of a run's results, without the networks.
+
+Unpacked over ``results``, the archive lets tables, figures and notebook be made again without training
+or attacking anything, and a run that was broken off elsewhere go on::
+
+    uv run snakemake archive                                    # of a finished run
+    python -m zipfile -e reports/paper/cells.zip .
+"""
+
+import io
+import zipfile
+from pathlib import Path
+
+from input_hessian.experiment.command import Input, Output, run
+from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.files import write_atomically
+
+# Networks, what only a job that is repeated needs, and examples that no figure shows.
+LEFT_OUT = {"model.safetensors", "checkpoint.pt", "examples.safetensors"}
+LEFT_OUT_FOLDERS = {"kept", "attacks"}
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip file: equal contents, equal bytes
+
+
+def packed(results: Path, examples: list[Path]) -> list[Path]:
+    """Return the files of an archive, sorted, each with its checksum."""
+    kept = {path.absolute() for path in examples}
+
+    def belongs(path: Path) -> bool:
+        of = path.with_name(path.name.removeprefix(".").removesuffix(".sha256"))
+        inside = LEFT_OUT_FOLDERS.isdisjoint(path.relative_to(results).parts)
+        return inside and (of.name not in LEFT_OUT or of.absolute() in kept)
+
+    return sorted(path for path in results.rglob("*") if path.is_file() and belongs(path))
+
+
+def main(examples: list[Input], *, results: Path, archive: Output) -> None:
+    files = packed(results, examples)
+    if not files:
+        raise UserError(
+            f"{results}: expected the results of a run, found none; run snakemake first"
+        )
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as pack:
+        for path in files:
+            entry = zipfile.ZipInfo(path.as_posix(), EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            pack.writestr(entry, path.read_bytes())
+    write_atomically(archive, buffer.getvalue())
+    print(f"{archive}: {len(files)} files, {buffer.tell() / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    run(main)
