@@ -62,6 +62,9 @@ if DEVICE == "auto" and not workflow.remote_exec:
 # One job at a time per GPU: profiles/default has one.
 GPU = 1 if DEVICE == "cuda" else 0
 HEADLINE = CONFIG.headline
+EPSILONS = {
+    name: entry.epsilons.model_dump() for name, entry in CONFIG.datasets.items()
+}
 MAX_CLEAN_LOSS = {name: entry.max_clean_loss for name, entry in CONFIG.datasets.items()}
 
 

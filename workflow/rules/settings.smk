@@ -104,7 +104,7 @@ def evaluation_settings(cell, **attack):
     settings = {
         "attack": {
             "images": CONFIG.evaluation.images,
-            "epsilons": CONFIG.datasets[cell["dataset"]].epsilons.model_dump(),
+            "epsilons": EPSILONS[cell["dataset"]],
             "headline": headline,
             "attacks": CONFIG.attacks,
         }
@@ -126,7 +126,7 @@ def evaluation_settings(cell, **attack):
         settings["validation"] = {
             "images": CONFIG.selection.images,
             "steps": CONFIG.selection.steps,
-            "headline": headline,
+            "epsilons": EPSILONS[cell["dataset"]],
         }
     return {part: {"cell": cell} | values for part, values in settings.items()}
 

@@ -95,7 +95,7 @@ if CONFIG.comparison:
             "markdown": f"{TABLE}/comparison.md",
         },
         "settings": with_grid(
-            headline=HEADLINE,
+            epsilons=EPSILONS,
             max_clean_loss=MAX_CLEAN_LOSS,
             **CONFIG.comparison.model_dump(exclude_none=True),
         ),
@@ -111,7 +111,7 @@ TABLE_SCRIPTS["judge_claims"] = {
     },
     "output": {"csv": f"{TABLE}/claims.csv", "markdown": f"{TABLE}/claims.md"},
     "settings": {
-        "headline": HEADLINE,
+        "epsilons": EPSILONS,
         "penalties": {
             name: entry.penalty for name, entry in CONFIG.regularizers.items()
         },

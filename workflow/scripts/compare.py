@@ -37,7 +37,7 @@ def choose(selection: pd.DataFrame, max_clean_loss: Mapping[str, float]) -> pd.D
 
     A regularizer's curve starts at plain training and goes through its lam, those of which every seed
     finished.  Its point is that of :func:`input_hessian.experiment.statistics.best_point`: the one of
-    largest robust accuracy, mean over the headline radii of the norm, whose clean accuracy is at most
+    largest robust accuracy, mean over the radii of the norm, whose clean accuracy is at most
     ``max_clean_loss`` below that of plain training.
 
     Args:
@@ -180,7 +180,7 @@ def conclusion(difference: float, p_value: float) -> str:
 def compare(points: pd.DataFrame, cells: Cells, settings: dict) -> pd.DataFrame:
     """Return one row per family, dataset and norm; then those of the other regularizers, untested.
 
-    The difference is that of the mean robust accuracy over the headline radii of the norm, the
+    The difference is that of the mean robust accuracy over the radii of the norm, the
     reference first; p-values are adjusted within a family.
     """
     reference = settings["reference"]
@@ -189,11 +189,11 @@ def compare(points: pd.DataFrame, cells: Cells, settings: dict) -> pd.DataFrame:
         (dataset, norm, name): family
         for family, names in settings["families"].items()
         for norm, name in names.items()
-        for dataset in settings["headline"]
+        for dataset in settings["epsilons"]
     }
     rows = []
-    for dataset, headline in settings["headline"].items():
-        for norm, epsilons in headline.items():
+    for dataset, radii in settings["epsilons"].items():
+        for norm, epsilons in radii.items():
             if (dataset, norm, reference) not in by:
                 continue
             ours = cells.withstood(by[dataset, norm, reference])

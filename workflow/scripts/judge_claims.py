@@ -143,17 +143,17 @@ def bounds(
 
 
 def across_networks(
-    curvature: pd.DataFrame, groups: pd.DataFrame, headline: dict
+    curvature: pd.DataFrame, groups: pd.DataFrame, epsilons: dict
 ) -> dict[str, str]:
     """Return, per dataset, how norms order the networks: rank correlations with robust accuracy.
 
     Args:
         curvature: table of collect_curvature.
         groups: that of collect.
-        headline: radii per dataset and norm; those of l2 are averaged.
+        epsilons: radii per dataset and norm; those of l2 are averaged.
     """
     found = {}
-    for dataset, radii in headline.items():
+    for dataset, radii in epsilons.items():
         worst = groups[
             (groups["dataset"] == dataset)
             & (groups["attack"] == "worst")
@@ -170,7 +170,7 @@ def across_networks(
             continue
         rank = -table.corr("spearman")["robust"]
         found[dataset] = (
-            f"{dataset_title(dataset)}: over {len(table)} groups of networks, robust accuracy (l2, headline "
+            f"{dataset_title(dataset)}: over {len(table)} groups of networks, robust accuracy (l2, all "
             f"radii) falls with the mean ‖H‖ (rank correlation {rank.iloc[0]:.2f}; its median "
             f"{rank.iloc[1]:.2f}) and with the mean ‖g‖ ({rank.iloc[2]:.2f}; its median {rank.iloc[3]:.2f})"
         )
@@ -233,7 +233,7 @@ def judge(cells, cost, curvature, path, comparison, groups, settings: dict) -> p
         comparison: table of compare; what has another reference than a Hessian penalty, or a dataset
             on which plain training learnt nothing, says nothing about the claims.
         groups: table of collect.
-        settings: ``penalties``, the penalty of every regularizer, and ``headline``, the radii.
+        settings: ``penalties``, the penalty of every regularizer, and ``epsilons``, the radii.
     """
     penalties = settings["penalties"]
     if comparison is not None:
@@ -243,7 +243,7 @@ def judge(cells, cost, curvature, path, comparison, groups, settings: dict) -> p
             (comparison["reference"].map(penalties) == "hessian")
             & ~comparison["dataset"].isin(guessing)
         ]
-    across = None if curvature is None else across_networks(curvature, groups, settings["headline"])
+    across = None if curvature is None else across_networks(curvature, groups, settings["epsilons"])
 
     def named(penalty: str) -> list[str]:
         return [name for name, kind in penalties.items() if kind == penalty]

@@ -21,7 +21,7 @@ def main(
     if status == "finished":
         split = load(data, "validation")
         _, clean = evaluate(network, split.images, split.labels)
-    for norm, epsilons in settings["headline"].items() if status == "finished" else []:
+    for norm, epsilons in settings["epsilons"].items() if status == "finished" else []:
         record = run_attack(
             network,
             chosen.images,

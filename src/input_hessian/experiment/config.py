@@ -124,8 +124,8 @@ class DatasetEntry(Part):
     epsilons: RadiiPerNorm
     """Radii at which the attacks are run, in pixel units of [0, 1]."""
     headline: RadiiPerNorm
-    """Of these, the radii of the comparison and of the tables, by which lam is selected, and at which
-    the strongest attacks and the masking checks run."""
+    """Of these, the radii at which the dearest attacks and the masking checks run, and which short
+    tables show."""
     max_clean_loss: Annotated[float, Field(ge=0, le=100)] = 2.0
     """Percentage points of clean accuracy that may be lost against plain training, where
     regularizers are compared and lam is selected."""
@@ -628,8 +628,8 @@ def _regularizer_inconsistencies(config: Config, name: str, entry: Regularizer) 
         lams = entry.lams(dataset)
         if len(config.lam_texts(name, dataset)) < len(lams):
             yield (
-                f"{where}.{entry.lam_key(dataset)}: got {lams}, expected values that differ in their first six "
-                "digits, because these name the cells"
+                f"{where}.{entry.lam_key(dataset)}: got {lams}, expected values that differ in "
+                "their first six digits, because these name the cells"
             )
 
 
