@@ -31,6 +31,7 @@ _HOME = {
     "CurePenalty": "penalties.cure",
     "JacobianPenalty": "penalties.jacobian",
     "AdversarialTraining": "penalties.adversarial",
+    "Trades": "penalties.trades",
     "predicted_radius": "radius",
     "certified_radius": "certificate",
 }

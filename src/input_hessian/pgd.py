@@ -32,9 +32,11 @@ def pgd(
 ) -> Tensor:
     """Return images ``[B, *image]`` in the ball around the given ones along which a loss rises.
 
-    The start is uniform in the ball.  Each step is ``2.5 radius / steps`` long, along the sign of the
-    gradient (linf) or its direction (l2), and ends at the nearest point of the ball, clipped to [0, 1].
-    Source: Madry et al., *Towards deep learning models resistant to adversarial attacks*, ICLR 2018.
+    The start is uniform in the ball.  Each step is ``2.5 radius / steps`` long, along the sign of
+    the gradient (linf) or its direction (l2), and ends at the nearest point of the ball, clipped to
+    [0, 1].
+    Source: Madry et al., *Towards deep learning models resistant to adversarial attacks*, ICLR
+    2018.
 
     Args:
         gradient: of the loss, per image, at the images that it is given; constant or not.

@@ -103,7 +103,8 @@ def path_derivatives(
         (slope,) = torch.autograd.grad(value.sum(), t, create_graph=True)
         curvature = torch.zeros_like(t)
         if slope.requires_grad:  # else f is linear
-            (curvature,) = torch.autograd.grad(slope.sum(), t)
+            # It may depend on the parameters alone, as for a linear network.
+            (curvature,) = torch.autograd.grad(slope.sum(), t, materialize_grads=True)
     return value.detach(), slope.detach(), curvature
 
 

@@ -76,7 +76,7 @@ model = torch.nn.Sequential(
 )
 images, labels = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
 penalties = [NoPenalty(), GradientPenalty(1), HessianPenalty(1), TaylorPenalty(1), CurePenalty(1),
-             JacobianPenalty(1), AdversarialTraining(0.1, "l2")]
+             JacobianPenalty(1), AdversarialTraining(0.1, "l2"), Trades(0.1, "linf")]
 for penalty in penalties:
     objective = penalty(model, images, labels, torch.Generator().manual_seed(0))
     (objective.loss + objective.penalty).mean().backward()

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from helpers.networks import ARCHITECTURES, CLASSES, mlp, seeded
 from helpers.oracles import true_derivatives, true_jacobian
 from torch import nn
+from torch.distributions import Categorical, kl_divergence
 
 from input_hessian import (
     AdversarialTraining,
@@ -19,6 +20,7 @@ from input_hessian import (
     JacobianPenalty,
     NoPenalty,
     TaylorPenalty,
+    Trades,
     operator_norm,
 )
 from input_hessian.estimators import softmax_eigenvector
@@ -41,6 +43,8 @@ RANDOM = {
     "jacobian": {"n_proj": 2},
     "adversarial linf": {"norm": "linf", "steps": 3},
     "adversarial l2": {"norm": "l2", "steps": 3},
+    "trades linf": {"norm": "linf", "steps": 3},
+    "trades l2": {"norm": "l2", "steps": 3},
 }
 
 
@@ -68,6 +72,7 @@ PENALTIES = {
     "cure": CurePenalty,
     "jacobian": JacobianPenalty,
     "adversarial": AdversarialTraining,
+    "trades": Trades,
 }
 
 
@@ -348,10 +353,11 @@ def sizes(perturbations, norm):
 ATTACKS = [("linf", 0.3), ("l2", 0.8)]
 
 
+@pytest.mark.parametrize("penalty", [AdversarialTraining, Trades])
 @pytest.mark.parametrize(("norm", "lam"), ATTACKS)
-def test_every_image_of_the_attack_is_in_ball_and_range(model, batch, norm, lam):
+def test_every_image_of_the_attack_is_in_ball_and_range(model, batch, penalty, norm, lam):
     watched = _Watched(model)
-    AdversarialTraining(lam=lam, norm=norm, steps=5)(watched, *batch, seeded(0))
+    penalty(lam=lam, norm=norm, steps=5)(watched, *batch, seeded(0))
     clean, *iterates = watched.seen
     assert torch.equal(clean, batch[0])
     assert len(iterates) == 5 + 1
@@ -436,6 +442,104 @@ def test_attack_starts_uniformly_in_the_ball(norm):
     covariance = direction.mT @ direction / len(images)
     assert torch.allclose(covariance, torch.eye(9, dtype=torch.float64) / 9, atol=0.02)
     assert (direction.mean(0).abs() < 0.03).all()
+
+
+def divergence(logits, moved):
+    """KL of the second prediction from the first, per image, as PyTorch's distributions have it."""
+    return kl_divergence(Categorical(logits=logits), Categorical(logits=moved))
+
+
+@pytest.mark.parametrize(("norm", "lam"), ATTACKS)
+@pytest.mark.parametrize("options", [{}, {"weight": 0.5}])
+def test_trades_objective_is_the_divergence_at_the_end_of_the_attack(
+    model, batch, norm, lam, options
+):
+    """Its parameter gradient takes both predictions, and the attacked image as a constant."""
+    images, labels = batch
+    weight = options.get("weight", 6)
+    watched = _Watched(model)
+    objective = Trades(lam=lam, norm=norm, steps=5, **options)(watched, images, labels, seeded(0))
+    clean, start, *_, attacked = watched.seen
+    assert torch.equal(clean, images)
+    plain = NoPenalty()(model, images, labels, seeded(0))
+    assert torch.equal(objective.loss, plain.loss)
+    assert torch.equal(objective.logits, plain.logits)
+    expected = weight * divergence(plain.logits, model(attacked))
+    assert (expected > weight * divergence(plain.logits, model(start))).all()
+    assert torch.allclose(objective.penalty, expected, rtol=1e-12)
+
+    def truth(network):
+        logits = network(images)
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        return (loss + weight * divergence(logits, network(attacked))).mean().item()
+
+    assert_derivative_of(truth, objective, model)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("norm", "lam"), ATTACKS)
+def test_trades_attack_beats_random_points_of_the_ball(model, batch, norm, lam):
+    """At the ball's edge, where the divergence is large: corners of the cube, or the sphere."""
+    images, labels = batch
+    random = torch.randn(300, *images.shape, dtype=torch.float64, generator=seeded(5)).flatten(2)
+    unit = random.sign() if norm == "linf" else F.normalize(random, dim=2)
+    points = (images + lam * unit.view(300, *images.shape)).clamp(0, 1)
+    others = divergence(model(images).repeat(300, 1), model(points.flatten(0, 1))).view(300, 5)
+    attack, generator = Trades(lam=lam, norm=norm, steps=10, weight=1), seeded(0)
+    found = torch.stack([attack(model, images, labels, generator).penalty for _ in range(8)])
+    assert (found.amax(0) > (1 - 1e-9) * others.amax(0)).all()
+    # From some starts it climbs the lower of two hills.
+    assert (found.mean(0) > others.quantile(0.9, 0)).all()
+
+
+def test_trades_attack_in_a_small_ball_climbs_the_fisher_information(model, batch):
+    """There it is ``d'Fd / 2`` with ``F = J'(diag p - pp')J``, convex: no step makes it smaller."""
+    images, labels, lam = 0.4 + 0.2 * batch[0], batch[1], 1e-4
+    logits = model(images)
+    p, jacobian = logits.softmax(1), true_jacobian(model, images)
+    fisher = jacobian.mT @ (torch.diag_embed(p) - p[:, :, None] * p[:, None]) @ jacobian
+    watched = _Watched(model)
+    attack = Trades(lam=lam, norm="l2", steps=10, weight=1)
+    penalty = attack(watched, images, labels, seeded(0)).penalty
+    _, *iterates = watched.seen
+    d = torch.stack(iterates).sub(images).flatten(2)
+    expected = torch.einsum("sbi,bij,sbj->sb", d, fisher, d) / 2
+    assert torch.allclose(penalty, expected[-1], rtol=1e-2)
+    assert (expected.diff(dim=0) > -1e-9 * expected[1:]).all()
+    of_largest = expected / (lam**2 * torch.linalg.eigvalsh(fisher)[:, -1] / 2)
+    assert (of_largest[-1] > 0.8).all()
+    assert (of_largest[-1] <= 1 + 1e-9).all()
+    assert of_largest[0].mean() < 0.5
+
+
+@pytest.mark.parametrize("lam", [0.05, 0.3])
+def test_trades_attack_on_two_linear_classes_goes_to_the_end_of_its_side(batch, lam):
+    """The divergence grows with the margin's distance to that of the image, on both sides of it."""
+    images, labels = batch[0], batch[1] % 2
+    model, normal = two_classes()
+    flat = images.flatten(1)
+    watched = _Watched(model)
+    penalty = Trades(lam=lam, norm="linf", steps=4, weight=1)(
+        watched, images, labels, seeded(0)
+    ).penalty
+    side = ((watched.seen[1].flatten(1) - flat) @ normal).sign()
+    assert side.unique().tolist() == [-1, 1]
+    push = side[:, None] * normal
+    end = torch.where(push > 0, (flat + lam).clamp(max=1), (flat - lam).clamp(min=0))
+    p, q = ((x @ normal).sigmoid() for x in (flat, end))
+    expected = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    assert torch.allclose(penalty, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", ["adversarial linf", "adversarial l2", "trades linf", "trades l2"])
+def test_the_attack_needs_no_graph_around_it(model, batch, name, context):
+    expected = build(name, 0.3)(model, *batch, seeded(0))
+    with context():
+        found = build(name, 0.3)(model, *(field.clone() for field in batch), seeded(0))
+    for value, right in zip(found, expected, strict=True):
+        assert not value.requires_grad
+        assert torch.allclose(value, right, rtol=1e-12)
 
 
 def sampled(name, fraction):
@@ -572,6 +676,16 @@ def test_unregularized(model, batch):
             {"lam": 1.0, "norm": "l2", "steps": 0},
             "steps: expected at least 1, got 0",
         ),
+        (Trades, {"lam": 1.0, "norm": "l1"}, "norm: expected linf or l2, got 'l1'"),
+        (Trades, {"lam": 1.0, "norm": "l2", "steps": 0}, "steps: expected at least 1, got 0"),
+        (Trades, {"lam": -1.0, "norm": "l2"}, "lam: expected a finite number, at least 0"),
+        (
+            Trades,
+            {"lam": 1.0, "norm": "l2", "weight": 0.0},
+            r"weight: expected a finite number greater than 0, got 0\.0",
+        ),
+        (Trades, {"lam": 1.0, "norm": "l2", "weight": float("nan")}, "greater than 0, got nan"),
+        (Trades, {"lam": 1.0, "norm": "l2", "weight": float("inf")}, "greater than 0, got inf"),
     ],
 )
 def test_bad_options_are_explained(penalty, options, message):

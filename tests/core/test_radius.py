@@ -1,7 +1,8 @@
-"""The predicted radius against quadratics searched direction by direction, and linear classifiers.
+"""The radii against quadratics searched direction by direction, linear classifiers, and networks.
 
 A quadratic ``q(u r) = r g'u + r^2/2 u'Hu`` in the plane is searched over all directions ``u``; a
-linear two-class softmax has its smallest perturbation in closed form.
+linear two-class softmax has its smallest perturbation in closed form; the bound along a path is
+compared with how far networks really had to go.
 """
 
 import math
@@ -9,14 +10,16 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from helpers.networks import batch_of, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from input_hessian import InputHessian
 from input_hessian.estimators import largest_eigenvalue
-from input_hessian.radius import crossing_radius, predicted_radius
-from input_hessian.vectors import vector_norm
+from input_hessian.radius import crossing_radius, path_derivatives, path_radius, predicted_radius
+from input_hessian.vectors import normalize, vector_norm
 
 LOG2 = math.log(2)
 ANGLES = np.linspace(0, 2 * np.pi, 1441)  # every quarter of a degree, the axes among them
@@ -159,3 +162,137 @@ def test_a_linear_classifier_is_always_nearer_to_its_boundary_than_predicted():
     assert (ratio.diff() > 0).all()
     assert ratio[0].item() == pytest.approx(1, abs=1e-3)
     assert ratio[-1] > 100  # without limit: no lower bound of the network's own radius
+
+
+def normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+
+# Three images of 2x3 pixels, each with a direction, not of length 1, and four distances of its own.
+IMAGES, DIRECTION, DISTANCES = normal(3, 2, 3), normal(3, 2, 3, seed=1), normal(3, 4, seed=2)
+LINE = IMAGES[:, None] + DISTANCES[..., None, None] * DIRECTION[:, None]  # [3, 4, 2, 3]
+
+
+def test_path_derivatives_of_a_cubic_and_a_quadratic():
+    """``f = c'x^3 + x'Ax/2 + b'x``, with coefficients ``c`` and ``b`` that differ by image."""
+    square = normal(6, 6, seed=3)
+    a, b, c = square + square.T, normal(3, 6, seed=4), normal(3, 6, seed=5)
+    calls = []
+
+    def function(x):
+        calls.append(x.detach())
+        flat = x.flatten(1)
+        b_of, c_of = (of.repeat_interleave(4, 0) for of in (b, c))
+        return (c_of * flat**3 + flat @ a * flat / 2 + b_of * flat).sum(1)
+
+    found = path_derivatives(function, IMAGES, DIRECTION, DISTANCES)
+    (points,) = calls
+    assert torch.equal(points, LINE.flatten(0, 1))
+    x, u = LINE.flatten(2), DIRECTION.flatten(1)[:, None]
+    b, c = b[:, None], c[:, None]
+    expected = (
+        (c * x**3 + x @ a * x / 2 + b * x).sum(2),
+        ((3 * c * x**2 + x @ a + b) * u).sum(2),
+        ((6 * c * x * u + u @ a) * u).sum(2),
+    )
+    for value, right in zip(found, expected, strict=True):
+        assert value.shape == (3, 4)
+        assert not value.requires_grad
+        assert torch.allclose(value, right, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_linear_function_has_no_curvature_on_any_path(trainable):
+    """Also where the slope has a graph, which leads to the parameters alone."""
+    linear = nn.Linear(6, 1).double().requires_grad_(trainable)
+    value, slope, curvature = path_derivatives(
+        lambda x: linear(x.flatten(1))[:, 0], IMAGES, DIRECTION, DISTANCES
+    )
+    expected = (DIRECTION.flatten(1) @ linear.weight[0])[:, None].expand(3, 4)
+    assert torch.allclose(slope, expected, rtol=1e-12)
+    assert torch.allclose(value[:, 1] - value[:, 0], (DISTANCES * slope).diff(dim=1)[:, 0])
+    assert torch.equal(curvature, torch.zeros(3, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+def test_path_derivatives_of_a_network_are_its_differences(architecture):
+    model, (images, labels) = network(architecture), batch_of(3)
+    direction, distances = normalize(normal(*images.shape)), normal(3, 5, seed=1)
+    of_points = labels.repeat_interleave(5)
+
+    def loss(x):
+        return F.cross_entropy(model(x), of_points, reduction="none")
+
+    def at(shift):
+        points = images[:, None] + (distances + shift)[..., None, None, None] * direction[:, None]
+        return loss(points.flatten(0, 1)).view(3, 5).detach()
+
+    with torch.no_grad():
+        found = path_derivatives(loss, images, direction, distances)
+    assert torch.allclose(found[0], at(0), rtol=1e-13)
+    for order, step in ((1, 1e-4), (2, 1e-3)):
+        near, far = (
+            (at(h) - at(-h)) / (2 * h) if order == 1 else (at(h) - 2 * at(0) + at(-h)) / h**2
+            for h in (step, 2 * step)
+        )
+        # the difference of the two is three times the truncation error; the rest is rounding
+        error = (far - near).abs() + 100 * 2.0**-52 * at(0) / step**order
+        assert (error < 1e-3 * near.abs().amax()).all()
+        assert ((found[order] - near).abs() <= error).all()
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(
+    gap=st.floats(1e-6, 1e3),
+    slope=positive,
+    curvature=st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=5),
+)
+def test_path_radius_is_the_crossing_at_the_largest_curvature(gap, slope, curvature):
+    gap, slope, on_path = (torch.tensor([v]).double() for v in (gap, slope, curvature))
+    expected = crossing_radius(gap, slope, torch.tensor([max(curvature)]).double())
+    assert torch.equal(path_radius(gap, slope, on_path), expected)
+    assert path_radius(-gap, slope, on_path) == path_radius(0 * gap, slope, on_path) == 0
+
+
+@pytest.mark.parametrize("along", ["gradient", "random"])
+@pytest.mark.parametrize("activation", ["softplus", "tanh", "gelu"])
+@pytest.mark.parametrize(("seed", "scale"), [(0, 1), (1, 5), (2, 25)])
+def test_no_path_leaves_its_bound(seed, scale, activation, along):
+    """Wherever the loss has risen by ``gap``, the path has come as far as ``path_radius`` says."""
+    model, (images, labels) = network(activation=activation, seed=seed), batch_of(6, seed=seed)
+    with torch.no_grad():
+        model[-1].weight *= scale
+    gradient = InputHessian(model, images, labels).gradient.detach()
+    direction = normalize(gradient if along == "gradient" else normal(*images.shape, seed=seed))
+    distances = torch.linspace(0, 4, 401, dtype=torch.float64).expand(6, 401)
+    of_points = labels.repeat_interleave(401)
+    value, _, curvature = path_derivatives(
+        lambda x: F.cross_entropy(model(x), of_points, reduction="none"),
+        images,
+        direction,
+        distances,
+    )
+    for stop in (1, 5, 20, 50, 100, 200, 400):
+        gap, reached = value[:, stop] - value[:, 0], distances[:, stop]
+        bound = path_radius(gap, vector_norm(gradient), curvature[:, : stop + 1])
+        assert (bound <= reached * (1 + 1e-4)).all()
+        if along == "gradient" and stop == 1:  # where it is tight
+            assert (bound > 0.98 * reached).all()
+
+
+def test_the_quadratic_model_at_the_image_is_no_such_bound():
+    """``f = x^4/12 + x`` from 0, where it has no curvature: at 2 it has risen by 10/3."""
+    points = torch.linspace(0, 2, 101, dtype=torch.float64)[None]
+    one = torch.ones(1, 1, dtype=torch.float64)
+    value, slope, curvature = path_derivatives(
+        lambda x: (x**4 / 12 + x)[:, 0], 0 * one, one, points
+    )
+    gap = value[:, -1] - value[:, 0]
+    assert gap.item() == pytest.approx(10 / 3)
+    assert crossing_radius(gap, slope[:, 0], curvature[:, 0]).item() == pytest.approx(10 / 3)
+    # f'' = x^2 is 4 at the end: r + 2 r^2 = 10/3
+    bound = path_radius(gap, slope[:, 0], curvature).item()
+    assert bound == pytest.approx((math.sqrt(1 + 80 / 3) - 1) / 4)
+    assert bound < 2

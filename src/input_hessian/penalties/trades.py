@@ -7,8 +7,9 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from input_hessian.hessian import differentiating, reject_batch_coupling, usable
 from input_hessian.penalties import Objective, Penalty
 from input_hessian.pgd import check_attack, pgd
 
@@ -45,14 +46,15 @@ class Trades(Penalty):
             raise ValueError(f"weight: expected a finite number greater than 0, got {self.weight}")
 
     def __call__(self, model, images, labels, generator):
+        if isinstance(model, nn.Module):
+            reject_batch_coupling(model)
         logits = model(images)
         loss = F.cross_entropy(logits, labels, reduction="none")
-        clean = logits.detach()
 
+        @differentiating
         def gradient(moved: Tensor) -> Tensor:
-            with torch.enable_grad():
-                moved = moved.detach().requires_grad_()
-                return torch.autograd.grad(_divergence(clean, model(moved)).sum(), moved)[0]
+            clean, moved = usable(logits), usable(moved).requires_grad_()
+            return torch.autograd.grad(_divergence(clean, model(moved)).sum(), moved)[0]
 
         moved = pgd(
             gradient,
