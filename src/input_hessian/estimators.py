@@ -64,6 +64,7 @@ def power(
             maximum, the derivative of ``||H v||`` needs no derivative of ``v`` (Danskin).  Not with
             a tolerance.
     """
+    _check_fixed(tolerance, create_graph)
     vector, before = normalize(start), None
     for spent in range(1, hvps + 1):
         product = matvec(vector, create_graph=create_graph and spent == hvps)
@@ -92,6 +93,7 @@ def lanczos(
     when ``H`` is indefinite.)  Arguments as in :func:`power`.
     Source: Golub & Van Loan, *Matrix Computations*, 4th ed., section 10.1.
     """
+    _check_fixed(tolerance, create_graph)
     vector, before, spent = normalize(start), None, 0
     for basis, products, complete in _krylov(matvec, start, hvps - 1):
         spent = products.shape[1]
@@ -123,6 +125,7 @@ def ascent(
     update scales with ``||H||``, so a fixed step achieves less and less as the penalty succeeds.
     Arguments as in :func:`power`; ``step_size`` in squared pixel units per nat.
     """
+    _check_fixed(tolerance, create_graph)
     vector = normalize(start)
     for spent in range(1, hvps + 1, 2):
         last = spent + 2 > hvps
@@ -178,8 +181,7 @@ def operator_norm(
             step that is missing, misplaced or not positive.
     """
     _check_budget(method, hvps, step_size)
-    if create_graph and tolerance is not None:
-        raise ValueError("tolerance: not with create_graph, give a fixed budget hvps instead")
+    _check_fixed(tolerance, create_graph)
     if difference_step is not None and not isinstance(hessian, InputHessian):
         raise ValueError(
             f"difference_step: expected derivatives by InputHessian, got {type(hessian).__name__}; "
@@ -416,6 +418,12 @@ def _residual(
         u, image = (tensor.flatten(1) for tensor in before)
         residual = torch.minimum(residual, vector_norm(product - vector_norm(image)[:, None] * u))
     return residual
+
+
+def _check_fixed(tolerance: float | None, create_graph: bool) -> None:
+    """Raise ValueError for a tolerance in a training step."""
+    if create_graph and tolerance is not None:
+        raise ValueError("tolerance: not with create_graph, give a fixed budget hvps instead")
 
 
 def _converged(norm: Tensor, residual: Tensor | None, tolerance: float | None) -> Tensor:

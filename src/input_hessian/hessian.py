@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -72,8 +73,9 @@ class InputHessian:
         gradient: ``g``, ``[B, *image]``, in nats per pixel unit; differentiable in the parameters.
 
     Raises:
-        ValueError: if ``model`` holds a layer that couples the images of a batch (BatchNorm with
-            batch statistics), because then one image has no Hessian of its own; for images or
+        ValueError: if ``model`` couples the images of a batch (BatchNorm with batch statistics, or
+            anything that makes the first image's logits depend on the second, which is tried once
+            for every network), because then one image has no Hessian of its own; for images or
             logits that are neither float32 nor float64, and under autocast; for labels that are not
             class indices (on a GPU, their values are not checked), or outputs that are not logits
             of at least two classes, differentiable in the images.
@@ -88,10 +90,10 @@ class InputHessian:
         *,
         sampled: int | None = None,
     ):
-        if isinstance(model, nn.Module):
-            reject_batch_coupling(model)
         check_batch(images, labels)
         images, labels = usable(images), usable(labels)
+        if isinstance(model, nn.Module):
+            reject_batch_coupling(model)
         self._model, self._labels = model, labels[:sampled]
         self._images = images[:sampled].requires_grad_()
         with sdpa_kernel(SDPBackend.MATH):
@@ -99,6 +101,8 @@ class InputHessian:
             if len(self._images) < len(images):
                 self.logits = torch.cat([self._logits, evaluated(model, images[sampled:])])
         check_logits(self.logits, labels)
+        if isinstance(model, nn.Module):
+            _check_independence(model, images)
         self.loss = F.cross_entropy(self.logits, labels, reduction="none")
         loss, self.gradient = self.loss[:sampled].sum(), None
         if loss.requires_grad:
@@ -122,6 +126,7 @@ class InputHessian:
         Returns:
             ``[B, *image]``; NaN where the loss is, even if no unit that sees the image is active.
         """
+        check_shape("vector", vector, self._images.shape)
         (product,) = torch.autograd.grad(
             self.gradient,
             self._images,
@@ -135,6 +140,7 @@ class InputHessian:
     @differentiating
     def pullback(self, cotangents: Tensor) -> Tensor:
         """Return ``J'w``, the image gradient of ``w'z``, for logit cotangents ``w``, ``[B, K]``."""
+        check_shape("cotangents", cotangents, self._logits.shape)
         (vector,) = torch.autograd.grad(
             self._logits, self._images, grad_outputs=usable(cotangents), retain_graph=True
         )
@@ -154,8 +160,14 @@ class InputHessian:
 
         Raises:
             ValueError: if the network draws dropout masks: most of the difference would come from
-                the two masks.
+                the two masks; for a step of so few rounding errors that most would come from these.
         """
+        least = 100 * torch.finfo(self._images.dtype).eps
+        if not step >= least:
+            raise ValueError(
+                f"difference_step: expected at least {least:.2g} pixel units for "
+                f"{self._images.dtype}, got {step:g}: the difference would be rounding error"
+            )
         if isinstance(self._model, nn.Module):
             _reject_dropout(self._model)
 
@@ -190,6 +202,12 @@ def evaluated(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return output
 
 
+def check_shape(name: str, vectors: Tensor, shape: torch.Size) -> None:
+    """Raise ValueError unless ``vectors`` have this shape: others would be broadcast."""
+    if vectors.shape != shape:
+        raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(vectors.shape)}")
+
+
 def check_logits(logits: Tensor, labels: Tensor) -> None:
     """Raise ValueError unless logits are ``[B, K]``, ``K >= 2``, and labels lie in ``[0, K)``.
 
@@ -220,6 +238,33 @@ def reject_batch_coupling(model: nn.Module) -> None:
                 "a single image has no input Hessian of its own; use model.eval() with running "
                 "statistics, or a normalisation that works image by image (GroupNorm, LayerNorm)"
             )
+
+
+_INDEPENDENT: WeakKeyDictionary[nn.Module, set[torch.Size]] = WeakKeyDictionary()
+
+
+def _check_independence(model: nn.Module, images: Tensor) -> None:
+    """Raise ValueError if the first image's logits depend on the second image.
+
+    Once for every network and shape of the images.  A network that draws random numbers is left
+    alone: its logits differ anyway.
+    """
+    checked = _INDEPENDENT.setdefault(model, set())
+    if len(images) < 2 or images.shape[1:] in checked:
+        return
+    devices = [images.device] if images.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices), sdpa_kernel(SDPBackend.MATH):
+        together, again = (evaluated(model, images[:2].clone()) for _ in range(2))
+        alone = evaluated(model, images[:1].clone())
+    if torch.equal(together, again) and together.shape[:1] == (2,):
+        error, size = (together[:1] - alone).abs().max(), together.abs().max()
+        if error > torch.finfo(images.dtype).eps ** 0.5 * (1 + size):
+            raise ValueError(
+                f"{type(model).__name__}: expected logits image by image, but those of the first image "
+                f"change by {error:.3g} with the second one in the batch, so a single image has no input "
+                "Hessian of its own; look in the model for statistics over the batch dimension"
+            )
+    checked.add(images.shape[1:])
 
 
 def _reject_dropout(model: nn.Module) -> None:

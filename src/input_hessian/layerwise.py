@@ -36,6 +36,7 @@ from input_hessian.hessian import (
     autocast_is_on,
     check_batch,
     check_logits,
+    check_shape,
     differentiating,
     usable,
 )
@@ -448,16 +449,19 @@ class LayerwiseHessian:
         _check_once(model, passes, usable(images), labels)
         self.logits = passes.logits
         self.loss, self.gradient = passes.differentiable(None, passes.loss, passes.gradient)
+        self._cotangents = (len(self.gradient), passes.logits.shape[1])
 
     @differentiating
     def pullback(self, cotangents: Tensor) -> Tensor:
         """Return ``J'w``, the image gradient of ``w'z``, for logit cotangents ``w``, ``[B, K]``."""
+        check_shape("cotangents", cotangents, self._cotangents)
         with torch.no_grad():
             return self._passes.pull(cotangents)[0]
 
     @differentiating
     def matvec(self, vector: Tensor, *, create_graph: bool = False) -> Tensor:
         """Return ``H v`` for every image, forward over reverse."""
+        check_shape("vector", vector, self.gradient.shape)
         product, state = self._passes.product(vector)
         if create_graph:
             self.loss, self.gradient, product = self._passes.differentiable(

@@ -11,6 +11,7 @@ from input_hessian.experiment.evaluation import Records, run_attacks, verdicts
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.models import load_model
 from input_hessian.experiment.provenance import environment, fingerprint
+from input_hessian.experiment.readers import read_parquet
 from input_hessian.experiment.sources import source_files
 from input_hessian.experiment.tables import broken_at, selected_lams
 
@@ -37,7 +38,7 @@ def main(
         regularizer, lam = entry["regularizer"], entry["lam"]
         if lam != lams[regularizer]:
             continue
-        tables.append(pd.read_parquet(before))
+        tables.append(read_parquet(before))
         network, status = load_model(path, place)
         if status != "finished":
             continue

@@ -10,6 +10,7 @@ from input_hessian.experiment.data import load
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.inference import predict
 from input_hessian.experiment.models import load_model
+from input_hessian.experiment.readers import read_parquet
 from input_hessian.experiment.tables import CELL
 
 # The attack sees the network in float32, the certificate in float64.
@@ -57,7 +58,7 @@ def main(
         evaluation=evaluation,
         examples=examples,
     )
-    table = pd.read_parquet(perturbations)
+    table = read_parquet(perturbations)
     table = table[(table["attack"] == "ddn") & (table["norm"] == "l2")].set_index("index")
     network, status = load_model(model)
     radius = pd.Series(dtype=float)

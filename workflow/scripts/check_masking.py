@@ -2,8 +2,6 @@
 
 import json
 
-import pandas as pd
-
 from input_hessian.experiment.attacks import AttackSettings
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.data import evaluation_images
@@ -11,6 +9,7 @@ from input_hessian.experiment.devices import configure
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.masking import check_masking
 from input_hessian.experiment.models import load_model
+from input_hessian.experiment.readers import read_parquet
 
 
 def main(
@@ -28,7 +27,7 @@ def main(
     checks = []
     if status == "finished":
         chosen = evaluation_images(data, settings["images"])
-        verdicts = pd.read_parquet(images)
+        verdicts = read_parquet(images)
         verdicts = verdicts[verdicts["index"].isin(chosen.index.tolist())]
         attacks = [AttackSettings(**attack) for attack in settings["attacks"]]
         checks = check_masking(

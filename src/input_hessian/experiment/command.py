@@ -89,10 +89,28 @@ def call(main: Callable[..., None], words: list[str], settings: dict | None = No
         verified(path)
     for path in outputs:
         checksum_file(path).unlink(missing_ok=True)
-    given = {name: yaml.safe_load(sys.stdin) if settings is None else settings for name in unparsed}
+    given = {name: _settings() if settings is None else settings for name in unparsed}
     function(*arguments.args, **arguments.kwargs, **given)
     for path in outputs:
         record_checksum(path)
+
+
+def _settings() -> dict:
+    """Return the settings from standard input.
+
+    Raises:
+        UserError: if there are none: somebody called a script by hand.
+    """
+    try:
+        settings = yaml.safe_load(sys.stdin)
+    except yaml.YAMLError as error:
+        raise UserError(f"settings: expected YAML on standard input, got {error}") from None
+    if not isinstance(settings, dict):
+        raise UserError(
+            "settings: expected a mapping in YAML on standard input, got "
+            f"{type(settings).__name__}; `snakemake -p` shows the whole command of a job"
+        )
+    return settings
 
 
 def _files(main: Callable[..., None], arguments: dict, kind: object) -> Iterator[Path]:

@@ -25,6 +25,8 @@ def configure(device: str, threads: int) -> torch.device:
                 f"{name}: expected STRICT or unset, got {mode}, whose few bits are too few for "
                 "curvature; unset it"
             )
+    if threads < 1:
+        raise UserError(f"threads: expected a whole number of at least 1, got {threads}")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
     torch.set_num_threads(threads)
     # Not use_deterministic_algorithms, which imports PyTorch's compiler to set an option of it: 2 s.
