@@ -217,3 +217,51 @@ rule archive:
         "Pack the results without the networks"
     shell:
         command("archive")
+
+
+if CONFIG.selection:
+
+    # Asked for by its name, too: a network per regularizer, for others to attack.
+    rule networks:
+        input:
+            **code("release_networks"),
+            selection=SELECTION,
+            models=[
+                f"{NETWORK}/model.safetensors".format(
+                    dataset=dataset, regularizer=name, lam=lam, seed=SEED
+                )
+                for dataset in CONFIG.datasets
+                for name in CONFIG.trained_on(dataset)
+                for lam in CONFIG.lam_texts(name, dataset)
+            ],
+        output:
+            networks=[
+                f"{REPORT}/networks/{dataset}.{name}.safetensors"
+                for dataset in CONFIG.datasets
+                for name in CONFIG.trained_on(dataset)
+            ],
+        log:
+            f"{LOGS}/networks.log",
+        localrule: True
+        conda:
+            "../../envs/pipeline.yaml"
+        params:
+            settings=text(
+                {
+                    "networks": [
+                        {"dataset": dataset, "regularizer": name}
+                        for dataset in CONFIG.datasets
+                        for name in CONFIG.trained_on(dataset)
+                    ],
+                    "cells": [
+                        {"dataset": dataset, "regularizer": name, "lam": lam}
+                        for dataset in CONFIG.datasets
+                        for name in CONFIG.trained_on(dataset)
+                        for lam in CONFIG.regularizers[name].lams(dataset)
+                    ],
+                }
+            ),
+        message:
+            "Copy the selected networks"
+        shell:
+            command("release_networks")
