@@ -17,7 +17,7 @@ from input_hessian.experiment.tables import read_table
 
 ALPHA = 0.05
 POINT = ["dataset", "norm", "regularizer", "lam_low", "lam_high", "weight"]
-MATCHED = [*POINT, "validation_error", "clean_error", "attacked_error"]
+MATCHED = [*POINT, "validation_error", "validation_robust", "clean_error", "attacked_error"]
 MATCHED += ["epsilon", "robust", "low", "high", "median_perturbation", "images", "seeds"]
 COMPARED = [
     "family",
@@ -60,8 +60,10 @@ def choose(selection: pd.DataFrame, max_clean_loss: Mapping[str, float]) -> pd.D
                 low, high = (curve["lam"].iloc[i] for i in (point.low, point.high))
                 between = (1 - point.weight) * errors.iloc[point.low]
                 between += point.weight * errors.iloc[point.high]
-                rows.append([dataset, norm, name, low, high, point.weight, between])
-    return pd.DataFrame(rows, columns=[*POINT, "validation_error"])
+                withstands = (1 - point.weight) * robust.iloc[point.low]
+                withstands += point.weight * robust.iloc[point.high]
+                rows.append([dataset, norm, name, low, high, point.weight, between, withstands])
+    return pd.DataFrame(rows, columns=[*POINT, "validation_error", "validation_robust"])
 
 
 class Cells:
@@ -181,15 +183,17 @@ def compare(points: pd.DataFrame, cells: Cells, settings: dict) -> pd.DataFrame:
     """Return one row per family, dataset and norm; then those of the other regularizers, untested.
 
     The difference is that of the mean robust accuracy over the radii of the norm, the
-    reference first; p-values are adjusted within a family.
+    reference first; p-values are adjusted within a family.  Of a family, the member that is most
+    robust on validation images is compared, for each dataset and norm.
     """
     reference = settings["reference"]
     by = {(p["dataset"], p["norm"], p["regularizer"]): p for p in points.to_dict("records")}
-    families = {
-        (dataset, norm, name): family
+    families = {  # of each, for each dataset and norm, the member to compare with
+        (dataset, norm, best.at[best["validation_robust"].idxmax(), "regularizer"]): family
         for family, names in settings["families"].items()
-        for norm, name in names.items()
-        for dataset in settings["epsilons"]
+        for (dataset, norm), best in points[points["regularizer"].isin(names)].groupby(
+            ["dataset", "norm"]
+        )
     }
     rows = []
     for dataset, radii in settings["epsilons"].items():

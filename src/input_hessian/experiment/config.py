@@ -325,22 +325,14 @@ class Recovery(Part):
     """Estimators compared."""
 
 
-class RegularizerPerNorm(Part):
-    """A regularizer for each norm of the attacks."""
-
-    linf: str | None = None
-    """Regularizer compared under attacks of this norm; none without this line."""
-    l2: str | None = None
-    """Regularizer compared under attacks of this norm; none without this line."""
-
-
 class Comparison(Part):
     """Comparison of regularizers image by image, at equal clean accuracy."""
 
     reference: str
     """Regularizer that the others are compared with."""
-    families: dict[str, RegularizerPerNorm] = {}
-    """With whom, by the name that tables use; p-values are adjusted within a family."""
+    families: dict[str, Several[str]] = {}
+    """With whom, by the name that tables use: of several regularizers, for each data set and norm
+    with the most robust one on validation images; p-values are adjusted within a family."""
 
 
 class CertifiedCell(Part):
@@ -512,10 +504,10 @@ def _consistently_left_out(mapping: dict[str, Any]) -> dict[str, Any]:
                         lam |= dict.fromkeys(left_out("datasets"))
     match mapping:
         case {"comparison": {"families": dict(families)}}:
-            for entry in families.values():
-                for norm, name in entry.items() if isinstance(entry, dict) else []:
-                    if name in left_out("regularizers"):
-                        entry[norm] = None
+            for family, names in families.items():
+                if isinstance(names, list):
+                    left = [name for name in names if name not in left_out("regularizers")]
+                    families[family] = left or None
     return mapping
 
 
@@ -578,11 +570,11 @@ def _inconsistencies(config: Config) -> Iterator[str]:
     if config.comparison:
         yield from _missing_cells(config, "comparison", "reference", config.comparison.reference)
         known = list(config.regularizers)
-        for family, others in config.comparison.families.items():
-            for norm, name in others:
-                if name not in [None, *known]:
+        for family, names in config.comparison.families.items():
+            for i, name in enumerate(names):
+                if name not in known:
                     yield (
-                        f"comparison.families.{family}.{norm}: got {name!r}, expected a name of "
+                        f"comparison.families.{family}[{i}]: got {name!r}, expected a name of "
                         f"regularizers: {', '.join(known)}{closest(name, known)}"
                     )
         if not config.selection:
