@@ -76,6 +76,8 @@ def values(value: dict) -> str:
         return ", ".join(f"`{choice}`" for choice in choices)
     if "items" in value:
         return "list"
+    if of := [kind for member in value.get("oneOf", []) if (kind := values(member))]:
+        return " or ".join(of)
     kinds = {
         "integer": "whole number",
         "number": "number",

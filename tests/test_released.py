@@ -33,12 +33,14 @@ def test_released_results_are_whole_and_unchanged():
 def today(config):
     """The configuration of the first release as it would be written today: nothing but its form."""
     config = as_mappings(config)
-    evaluation = dict(config["evaluation"])
+    evaluation, selection = dict(config["evaluation"]), dict(config["selection"])
+    loss = {"max_clean_loss": selection.pop("max_clean_loss")}  # one for all datasets, then
     masking = {"images": evaluation.pop("masking_images")}
     further = {"attacks": evaluation.pop("selected_attacks")}
     return config | {
+        "datasets": {name: entry | loss for name, entry in config["datasets"].items()},
         "evaluation": evaluation,
-        "selection": config["selection"] | further,
+        "selection": selection | further,
         "masking": masking,
         "curvature": {"images": evaluation["images"]},  # always so, then
         "cost": {"rounds": 30},  # likewise
@@ -54,6 +56,13 @@ def test_the_released_run_can_be_repeated_from_a_configuration():
     hessian = repeated["regularizers"]["hessian"]
     assert hessian.pop("fraction") == 1  # as always, then
     released = read_config(today(record["config"]), check_plugins=False).result_settings()
+    # Then, the reference was compared with all others at once; families are those of config.yaml.
+    families = repeated["comparison"].pop("families")
+    assert families == {
+        "gradient penalty": ["gradient"],
+        "adversarial training": ["adversarial-l2"],
+    }
+    assert released["comparison"].pop("families") == {}
     assert released | {"name": "first-release"} == repeated
 
 

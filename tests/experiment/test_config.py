@@ -25,12 +25,15 @@ FULL = yaml.safe_load((ROOT / "config.yaml").read_text())
 VARIED = sorted((ROOT / "config").glob("*.yaml"))
 SCHEMA = json_schema()
 
-# Every penalty, and one that is trained on one data set alone.
+# Every penalty: two with one list of lam for all data sets, and one that is trained on one alone.
 EVERY_PENALTY = """
 regularizers:
+  gradient: {lam: [0.3, 1, 3, 10]}
+  hessian: {lam: [0.3, 1, 3, 10]}
   taylor: {penalty: taylor, lam: [0.5]}
   cure: {penalty: cure, lam: [1], step: 1}
   jacobian: {penalty: jacobian, lam: [0.1], n_proj: 1}
+  trades: {penalty: trades, norm: linf, steps: 3, weight: 6, lam: [0.1]}
   hessian-paper:
     penalty: hessian
     lam: {mnist: [1]}
@@ -54,6 +57,10 @@ class LogitPenalty(Penalty):
 
     lam: float
     norm: Literal["l1", "l2"] = "l2"
+
+    def __post_init__(self):
+        if self.lam > 8:
+            raise ValueError(f"lam: expected at most 8, got {self.lam:g}")
 
     def __call__(self, model, images, labels, generator):
         logits = model(images)
@@ -86,9 +93,14 @@ def problems(*changes):
 )
 def test_every_configuration_is_valid(changes):
     config = read_config(merged(*changes))
-    for name in config.regularizers:
-        for lam in config.lam_texts(name).values():
-            assert build_penalty(**config.penalty(name, lam)).lam == lam
+    built = {
+        name
+        for dataset in config.datasets
+        for name in config.trained_on(dataset)
+        for lam in config.lam_texts(name, dataset).values()
+        if build_penalty(**config.penalty(name, lam)).lam == lam
+    }
+    assert {"none", "gradient", "hessian"} <= built
 
 
 def test_names_of_configurations_differ():
@@ -144,6 +156,13 @@ def test_editors_accept_every_configuration(path):
     [
         ("{}", True),
         ("regularizers: {hessian: {lam: [0.5]}, gradient: null}", True),
+        ("regularizers: {hessian: {lam: {mnist: [0.5], fashion_mnist: null}}}", True),
+        ("regularizers: {hessian: {lam: 0.5}}", False),
+        ("regularizers: {hessian: {lam: {mnist: 0.5}}}", False),
+        ("regularizers: {hessian: {lam: {mnist: []}}}", False),
+        ("regularizers: {hessian: {step_cost: 0.9}}", False),
+        ("comparison: {families: {gradient penalty: null, mine: [gradient]}}", True),
+        ("comparison: {families: {mine: gradient}}", False),
         ("selection: null", True),
         ("selection: {steps: 10}", True),
         ("model: {depth: 3}", True),  # options of an architecture are its own
@@ -169,6 +188,14 @@ CASES = {
     "misspelt key of an entry": (
         "datasets: {mnist: {headlines: {}}}",
         ["datasets.mnist: unknown key 'headlines' (did you mean headline?); allowed are epsilons,"],
+    ),
+    "negative loss of accuracy": (
+        "datasets: {mnist: {max_clean_loss: -0.5}}",
+        ["datasets.mnist.max_clean_loss: got -0.5, expected at least 0"],
+    ),
+    "loss of accuracy in the selection": (
+        "selection: {max_clean_loss: 2}",
+        ["selection: unknown key 'max_clean_loss'; allowed are images, steps, attacks"],
     ),
     "misspelt norm": (
         "datasets: {mnist: {headline: {l3: [1]}}}",
@@ -211,6 +238,49 @@ CASES = {
         "regularizers: {adversarial-l2: {lam: [1, -1]}}",
         ["regularizers.adversarial-l2.lam: got [1, -1], expected numbers greater than 0"],
     ),
+    "negative lam on one dataset": (
+        "regularizers: {adversarial-l2: {lam: {mnist: [1, -1]}}}",
+        ["regularizers.adversarial-l2.lam.mnist: got [1, -1], expected numbers greater than 0"],
+    ),
+    "lam that is no list": (
+        "regularizers: {gradient: {lam: 1}}",
+        ["regularizers.gradient.lam: got 1, expected a list; write [1]"],
+    ),
+    "lam that is no list on one dataset": (
+        "regularizers: {gradient: {lam: {mnist: 1, fashion_mnist: [1]}}}",
+        ["regularizers.gradient.lam.mnist: got 1, expected a list; write [1]"],
+    ),
+    "lam as a text on one dataset": (
+        "regularizers: {adversarial-l2: {lam: {mnist: [1, 1e-3]}}}",
+        ['regularizers.adversarial-l2.lam.mnist[1]: got "1e-3", expected a number; write 0.001,'],
+    ),
+    "empty lam": (
+        "regularizers: {gradient: {lam: []}}",
+        ["regularizers.gradient.lam: the list is empty, expected at least one entry"],
+    ),
+    "empty lam on one dataset": (
+        "regularizers: {adversarial-l2: {lam: {mnist: []}}}",
+        ["regularizers.adversarial-l2.lam.mnist: the list is empty, expected at least one entry"],
+    ),
+    "lam twice on one dataset": (
+        "regularizers: {adversarial-l2: {lam: {mnist: [1, 1]}}}",
+        ["regularizers.adversarial-l2.lam.mnist: got [1, 1], expected no entry twice"],
+    ),
+    "lam with one path on one dataset": (
+        "regularizers: {adversarial-l2: {lam: {mnist: [1, 1.0000000001]}}}",
+        ["regularizers.adversarial-l2.lam.mnist: got [1.0, 1.0000000001], expected values that"],
+    ),
+    "lam of a misspelt dataset": (
+        "regularizers: {adversarial-l2: {lam: {mnits: [1]}}}",
+        [
+            "regularizers.adversarial-l2.lam: got 'mnits', expected names of",
+            "(did you mean mnist?)",
+        ],
+    ),
+    "step cheaper than plain training": (
+        "regularizers: {gradient: {step_cost: 0.5}}",
+        ["regularizers.gradient.step_cost: got 0.5, expected at least 1"],
+    ),
     "no lam": (
         "regularizers: {adversarial-l2: {lam: [0]}}",
         ["regularizers.adversarial-l2.lam: got [0], expected numbers greater than 0"],
@@ -232,20 +302,31 @@ CASES = {
         ["datasets.mnist.epsilons.linf[0]: got -0.1, expected a number greater than 0"],
     ),
     "regularizer on an unknown dataset": (
-        "regularizers: {cure: {datasets: [cifar]}}",
-        ["regularizers.cure.datasets: got 'cifar', expected names of datasets: mnist, fashion"],
+        "regularizers: {cure: {lam: {mnist: [1], cifar: [1]}}}",
+        [
+            "regularizers.cure.lam: got 'cifar', expected names of datasets: mnist, fashion_mnist; ",
+            "`cure: null` leaves the regularizer out",
+        ],
     ),
     "radius of 255 grey levels": (
-        "datasets: {mnist: {epsilons: {linf: [0.2, 8]}}}",
+        "datasets: {mnist: {epsilons: {linf: [0.1, 0.2, 8]}}}",
         ["datasets.mnist.epsilons.linf: got 8, expected at most 1, ", "[0, 1]; ", "write 0.03137"],
     ),
     "radius longer than an image": (
-        "datasets: {mnist: {epsilons: {l2: [2, 76.5]}}}",
+        "datasets: {mnist: {epsilons: {l2: [1, 2, 76.5]}}}",
         ["datasets.mnist.epsilons.l2: got 76.5, expected at most 28, ", "write 0.3"],
     ),
     "training attacks of 255 grey levels": (
         "regularizers: {adversarial-l2: {norm: linf, lam: [8]}}",
         ["regularizers.adversarial-l2.lam: got 8, expected at most 1, ", "write 0.03137"],
+    ),
+    "training attacks of 255 grey levels on one dataset": (
+        "regularizers: {adversarial-linf: {lam: {fashion_mnist: [0.1, 8]}}}",
+        ["regularizers.adversarial-linf.lam.fashion_mnist: got 8, expected at most 1, ", "0.03137"],
+    ),
+    "attacks of TRADES of 255 grey levels": (
+        "regularizers: {trades: {lam: [8]}}",
+        ["regularizers.trades.lam: got 8, expected at most 1, ", "write 0.03137"],
     ),
     "number in quotes": (
         "training: {epochs: '1'}",
@@ -363,6 +444,22 @@ CASES = {
         "comparison: {reference: null}",
         ["comparison: missing reference; add the line `reference: ...`"],
     ),
+    "family with a misspelt regularizer": (
+        "comparison: {families: {mine: [hessian, gradiant]}}",
+        ["comparison.families.mine[1]: got 'gradiant', expected a name of", "mean gradient?)"],
+    ),
+    "family with a regularizer twice": (
+        "comparison: {families: {mine: [gradient, gradient]}}",
+        ['comparison.families.mine: got ["gradient", "gradient"], expected no entry twice'],
+    ),
+    "family that is no list": (
+        "comparison: {families: {mine: gradient}}",
+        ['comparison.families.mine: got "gradient", expected a list; write ["gradient"]'],
+    ),
+    "families that are no mapping": (
+        "comparison: {families: [gradient]}",
+        ['comparison.families: got ["gradient"], expected a mapping'],
+    ),
     "comparison without a selection": (
         "selection: null",
         ["comparison: compares selected cells, but there is no selection", "`comparison: null`"],
@@ -380,8 +477,8 @@ CASES = {
         ["recovery.regularizer: got 'hessian-paper', which is not trained on fashion_mnist"],
     ),
     "baseline on one dataset": (
-        "regularizers: {none: {datasets: [mnist]}}\ncertificate: null",
-        ["regularizers.none.datasets: the baseline is trained on every data set; delete the line"],
+        "regularizers: {none: {lam: {mnist: [0]}}}\ncertificate: null",
+        ["regularizers.none.lam: the baseline is trained on every data set; delete the line"],
     ),
     "baseline under another name": (
         "regularizers: {plain: {penalty: none}}",
@@ -405,15 +502,20 @@ CASES = {
     ),
     "curvature of images not attacked": (
         "curvature: {images: 10001}",
-        ["curvature.images: got 10001, expected at most evaluation.images, 200"],
+        ["curvature.images: got 10001, expected at most evaluation.images, 1000"],
     ),
+    "path of images not attacked": (
+        "path: {images: 1001}",
+        ["path.images: got 1001, expected at most evaluation.images, 1000"],
+    ),
+    "path of one point": ("path: {points: 1}", ["path.points: got 1, expected at least 2"]),
     "recovery on more images than there are": (
         "recovery: {images: 55001}",
         ["recovery.images: got 55001, expected at most the 55000 train images of mnist"],
     ),
     "masking checks on images not attacked": (
-        "masking: {images: 201}",
-        ["masking.images: got 201, expected at most evaluation.images, 200"],
+        "masking: {images: 1001}",
+        ["masking.images: got 1001, expected at most evaluation.images, 1000"],
     ),
     "certificate of a network that has none": (
         "certificate: {model: {architecture: cnn}}",
@@ -432,7 +534,7 @@ CASES = {
         ["certificate.regularizers[0].name: got 'hesian', expected a name of regularizers: none"],
     ),
     "certificate without its attack": (
-        "evaluation: {attacks: [{attack: fgsm, norm: l2}]}",
+        "evaluation: {attacks: [{attack: fgsm, norm: l2}]}\npath: null",
         [
             "certificate: ",
             "ddn, which is not among evaluation.attacks; add `{attack: ddn, norm: l2",
@@ -440,8 +542,15 @@ CASES = {
     ),
     "certificate whose attack is on the selected cells alone": (
         "evaluation: {attacks: [{attack: fgsm, norm: l2}]}\n"
-        "selection: {attacks: [{attack: ddn, norm: l2}]}",
+        "selection: {attacks: [{attack: ddn, norm: l2}]}\npath: null",
         ["certificate: ", "ddn, which is not among evaluation.attacks"],
+    ),
+    "path without its attack": (
+        "evaluation: {attacks: [{attack: fgsm, norm: l2}]}\ncertificate: null",
+        [
+            "path: takes the perturbations of the attack ddn, which is not among evaluation.attacks; ",
+            "add `{attack: ddn, norm: l2}` to these, or leave this section out with `path: null`",
+        ],
     ),
     "attack stated twice": (
         "evaluation: {attacks: [{attack: ddn, norm: l2}, {attack: ddn, norm: l2, steps: 5}]}",
@@ -481,13 +590,11 @@ CASES = {
     ),
     "option of another penalty": (
         "regularizers: {jacobian: {squared: true}}",
-        ["jacobian: unknown key 'squared'; allowed are penalty, lam, datasets, n_proj"],
+        ["jacobian: unknown key 'squared'; allowed are penalty, lam, step_cost, n_proj"],
     ),
     "estimator of adversarial training": (
         "regularizers: {adversarial-l2: {estimator: {}}}",
-        [
-            "adversarial-l2: unknown key 'estimator'; allowed are penalty, lam, datasets, norm, steps"
-        ],
+        ["unknown key 'estimator'; allowed are penalty, lam, step_cost, norm, steps"],
     ),
     "norm that is none": (
         "regularizers: {adversarial-l2: {norm: l1}}",
@@ -537,6 +644,8 @@ name: mine
 datasets: {fashion_mnist: null}
 regularizers:
   gradient: null
+  gradient-squared: null
+  adversarial-linf: null
   adversarial-l2: null
   hessian: {lam: [0.5]}
 recovery: null
@@ -564,6 +673,7 @@ def test_all_that_is_optional_can_be_left_out():
         "selection",
         "masking",
         "curvature",
+        "path",
         "cost",
         "recovery",
         "comparison",
@@ -580,26 +690,77 @@ def test_all_that_is_optional_can_be_left_out():
 
 
 def test_settings_are_plain_and_as_written():
-    config = read_config(merged(EVERY_PENALTY))
+    full = merged(EVERY_PENALTY, "selection: {attacks: [{attack: fab-t, norm: l2}]}")
+    config = read_config(full)
     assert config.trained_on("mnist") == [
-        *("none", "gradient", "hessian", "adversarial-l2"),
-        *("taylor", "cure", "jacobian", "hessian-paper"),
+        *FULL["regularizers"],
+        *("taylor", "cure", "jacobian", "trades", "hessian-paper"),
     ]
     assert config.trained_on("fashion_mnist") == config.trained_on("mnist")[:-1]
-    assert config.lam_texts("hessian", "mnist") == {"0.1": 0.1, "0.3": 0.3, "1": 1, "3": 3}
+    assert config.lam_texts("hessian", "mnist") == {"0.3": 0.3, "1": 1, "3": 3, "10": 10}
     assert config.lam_texts("none", "mnist") == {"0": 0}
+    assert config.lam_texts("adversarial-linf", "mnist") == {"0.1": 0.1, "0.2": 0.2}
+    assert config.lam_texts("adversarial-linf", "fashion_mnist") == {"0.05": 0.05, "0.1": 0.1}
+    assert config.lam_texts("hessian-paper", "fashion_mnist") == {}
+    assert config.lam("adversarial-linf", "0.05") == 0.05  # of the second data set
     assert config.penalty("none", 0.0) == {"penalty": "none", "lam": 0}
     assert config.penalty("cure", 1.0) == {"penalty": "cure", "lam": 1, "step": 1}
-    assert config.model == FULL["model"]
-    assert config.headline == {name: entry["headline"] for name, entry in FULL["datasets"].items()}
-    assert config.datasets["mnist"].epsilons.model_dump() == FULL["datasets"]["mnist"]["epsilons"]
-    assert config.attacks == FULL["evaluation"]["attacks"]
-    assert config.selected_attacks == FULL["selection"]["attacks"]
-    assert config.recovery.model_dump() == FULL["recovery"]
+    assert config.model == full["model"]
+    assert config.headline == {name: entry["headline"] for name, entry in full["datasets"].items()}
+    assert config.datasets["mnist"].epsilons.model_dump() == full["datasets"]["mnist"]["epsilons"]
+    assert config.attacks == full["evaluation"]["attacks"]
+    assert config.selected_attacks == full["selection"]["attacks"]
+    assert config.recovery.model_dump() == full["recovery"]
+    assert config.comparison.model_dump() == full["comparison"]
+    assert config.path.model_dump() == full["path"]
+    assert {name: entry.max_clean_loss for name, entry in config.datasets.items()} == {
+        name: entry["max_clean_loss"] for name, entry in full["datasets"].items()
+    }
     settings = config.result_settings()
     assert yaml.safe_load(yaml.safe_dump(settings)) == settings
-    assert set(FULL) - set(settings) == {"device", "mirror"}
-    assert settings["regularizers"]["gradient"] == FULL["regularizers"]["gradient"]
+    assert set(full) - set(settings) == {"device", "mirror"}
+    for name in ("gradient", "adversarial-linf"):
+        assert settings["regularizers"][name] == full["regularizers"][name]
+
+
+def test_every_regularizer_trains_for_the_time_of_plain_training():
+    text = "regularizers: {trades: {step_cost: 1000}}"
+    config = read_config(merged(EVERY_PENALTY, text), check_plugins=False)
+    epochs = {name: config.training_of(name)["epochs"] for name in config.regularizers}
+    # docs/protocol.md; without a cost, as many as plain training, and never none
+    stated = {"gradient": 8, "hessian": 9, "adversarial-linf": 4, "adversarial-l2": 4}
+    unstated = {"none": 16, "taylor": 16, "cure": 16, "jacobian": 16, "hessian-paper": 16}
+    assert epochs | stated | unstated | {"trades": 1} == epochs
+    assert config.training_of("hessian") | {"epochs": 16} == FULL["training"]
+
+
+def test_what_belongs_to_an_entry_left_out_is_left_out_with_it():
+    change = """
+datasets: {mnist: null, digits: {epsilons: {linf: [1], l2: [1]}, headline: {linf: [1], l2: [1]}}}
+regularizers: {gradient: null, adversarial-l2: {lam: {digits: [1]}}}
+comparison:
+  families:
+    gradient penalty: [gradient]
+    adversarial training: null
+    mine: [gradient, adversarial-l2]
+certificate: null
+"""
+    content = merged(EVERY_PENALTY, change)
+    before = copy.deepcopy(content)
+    config = read_config(content, check_plugins=False)
+    assert content == before
+    assert config.regularizers["adversarial-linf"].lam == {"fashion_mnist": [0.05, 0.1]}
+    every = ["taylor", "cure", "jacobian", "trades"]
+    assert config.trained_on("digits") == ["none", "hessian", "adversarial-l2", *every]
+    assert config.comparison.families == {"mine": ["adversarial-l2"]}
+    # Of no data set that is left: trained nowhere, and no error.
+    content = merged(EVERY_PENALTY, change, "datasets: {fashion_mnist: null}")
+    nowhere = read_config(content, check_plugins=False)
+    assert nowhere.regularizers["adversarial-linf"].lam == {}
+    assert nowhere.trained_on("digits") == config.trained_on("digits")
+    # What a file itself leaves out of the lam of the files before it.
+    one = merged("regularizers: {adversarial-l2: {lam: {fashion_mnist: null}}}")
+    assert "adversarial-l2" not in read_config(one, check_plugins=False).trained_on("fashion_mnist")
 
 
 def test_the_order_of_options_changes_nothing():
@@ -634,6 +795,14 @@ def test_penalty_in_a_file_of_ones_own(tmp_path, monkeypatch):
     assert 'regularizers.logits.norm: got "l3", expected one of l1, l2' in line
     (line,) = problems(mine.replace("norm: l1", "nrm: l1"))
     assert "regularizers.logits: unknown key 'nrm' (did you mean norm?)" in line
+    few = mine.replace("[1, 2]", "{mnist: [1], fashion_mnist: [2, 1]}")
+    assert read_config(merged(few)).lam_texts("logits", "mnist") == {"1": 1}
+    for refused, where in (
+        (mine.replace("[1, 2]", "[1, 9]"), "lam[1]"),
+        (few.replace("[2, 1]", "[2, 9]"), "lam.fashion_mnist[1]"),
+    ):
+        (line,) = problems(refused)
+        assert line == f"  - regularizers.logits.{where}: expected at most 8, got 9"
     (line,) = problems(mine.replace("my_penalty", "your_penalty"))
     assert "regularizers.logits.penalty: " in line
     assert "got 'your_penalty.py'" in line
@@ -656,19 +825,21 @@ def test_network_and_data_in_files_of_ones_own(tmp_path, monkeypatch):
     radii = "{linf: [0.1], l2: [1]}"
     data = f"datasets: {{colours: {{file: colours.py, epsilons: {radii}, headline: {radii}}}}}"
     model = "model: {architecture: linear.py, width: null, activation: null, beta: null}"
-    lines = problems(data, model)
+    small = "evaluation: {images: 200}\nselection: {images: 250}"
+    lines = problems(EVERY_PENALTY, data, model, small)
     assert len(lines) == 3
     assert "recovery.images: got 256, expected at most the 30 train images of colours" in lines[0]
     assert "model: expected colour images" in lines[1]  # of MNIST's and Fashion-MNIST's shape
     assert "datasets.colours: has 2 classes, expected at least 4 for the attack apgd-t" in lines[2]
     few = (
         "datasets: {mnist: null, fashion_mnist: null}\nrecovery: {images: 30}\n"
-        "evaluation: {attacks: [{attack: ddn, norm: l2}]}\nselection: {attacks: []}"
+        "evaluation: {images: 200, attacks: [{attack: ddn, norm: l2}]}\n"
+        "selection: {images: 250, attacks: []}"
     )
-    config = read_config(merged(data, model, few))
+    config = read_config(merged(EVERY_PENALTY, data, model, few))
     assert config.dataset_file("colours") == "colours.py"
     assert config.model == {"architecture": "linear.py"}
-    (line,) = problems(data, model, few, "model: {width: 3}")
+    (line,) = problems(EVERY_PENALTY, data, model, few, "model: {width: 3}")
     assert "model: unknown key 'width'; allowed are architecture, bias" in line
 
 

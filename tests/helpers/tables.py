@@ -55,12 +55,50 @@ def robustness(
     return pd.DataFrame(rows, columns=[*columns, "robust_accuracy", "low", "high"])
 
 
+def groups(robustness: pd.DataFrame) -> pd.DataFrame:
+    """Table of collect: a row per lam, attack, norm and epsilon, the mean over seeds."""
+    keys = ["dataset", "regularizer", "lam", "attack", "norm", "epsilon"]
+    table = robustness.groupby(keys, sort=False, as_index=False)
+    table = table.agg(mean=("robust_accuracy", "mean"), seeds=("seed", "size"))
+    bounds = {"low": (table["mean"] - 0.1).clip(0), "high": (table["mean"] + 0.1).clip(upper=1)}
+    return table.assign(**bounds, images=40)
+
+
 def selection(cells: pd.DataFrame) -> pd.DataFrame:
     """Table of select_lam: the last λ of every regularizer is selected."""
     table = cells[["dataset", "regularizer", "lam"]].drop_duplicates(ignore_index=True)
     last = ~table.duplicated(["dataset", "regularizer"], keep="last")
     accuracies = {"validation_accuracy": 0.95, "validation_robust_accuracy": 0.5}
     return table.assign(**accuracies, seeds=2, eligible=True, selected=last)
+
+
+def matched(groups: pd.DataFrame) -> pd.DataFrame:
+    """Table of compare: every regularizer halfway between plain training and its first λ.
+
+    As there, nothing is comparable where plain training diverged.
+    """
+    plain = set(groups.loc[groups["regularizer"] == "none", "dataset"])
+    table = groups[(groups["attack"] == "worst") & groups["dataset"].isin(plain)]
+    first = ~table.duplicated(["dataset", "regularizer", "norm", "epsilon"])
+    table = table[first & (table["epsilon"] > 0)]
+    table = table.rename(columns={"mean": "robust", "lam": "lam_high"})
+    weight = 0.5 * (table["regularizer"] != "none")
+    errors = {"validation_error": 0.05, "clean_error": 0.06, "attacked_error": 0.07}
+    found = np.where(table["norm"] == "l2", 0.8, np.nan)
+    table = table.assign(lam_low=0.0, weight=weight, median_perturbation=found, **errors)
+    return table.drop(columns="attack")
+
+
+def path(cells: pd.DataFrame, sign: float = 1.0) -> pd.DataFrame:
+    """Table of collect_path: three parts of the rise of the loss, of which ``sign`` turns one."""
+    table = cells.loc[cells["status"] == "finished", ["dataset", "regularizer", "lam", "seed"]]
+    parts = {"by_gradient": 0.2 + 0.1 * table["seed"], "by_curvature": 0.3 * sign}
+    table = table.assign(n=40, **parts, remainder=0.1)
+    bounds = {"bound_holds": 1.0, "tightness": 0.5}
+    bounds |= {f"margin_{name}": value for name, value in bounds.items()}
+    return table.assign(
+        rise=table[["by_gradient", "by_curvature", "remainder"]].sum(axis=1), **bounds
+    )
 
 
 def curves(cells: pd.DataFrame, epochs: int = 3) -> pd.DataFrame:
@@ -73,16 +111,14 @@ def curves(cells: pd.DataFrame, epochs: int = 3) -> pd.DataFrame:
     return table.assign(penalty=table["lam"] / table["epoch"])
 
 
-def autoattack(robustness: pd.DataFrame, selection: pd.DataFrame) -> pd.DataFrame:
+def autoattack(groups: pd.DataFrame, selection: pd.DataFrame) -> pd.DataFrame:
     """Table of tabulate_attacks: what each attack leaves at the headline radii."""
     chosen = selection.loc[selection["selected"], ["dataset", "regularizer", "lam"]]
     radii = [(norm, epsilon) for norm, values in HEADLINE.items() for epsilon in values]
-    table = robustness.merge(chosen).merge(pd.DataFrame(radii, columns=["norm", "epsilon"]))
-    keys = ["dataset", "regularizer", "lam", "norm", "epsilon", "attack"]
-    table = table[table["attack"] != "worst"].groupby(keys, sort=False, as_index=False)
-    table = table.agg(mean=("robust_accuracy", "mean"), seeds=("seed", "size"))
+    table = groups.merge(chosen).merge(pd.DataFrame(radii, columns=["norm", "epsilon"]))
+    table = table[table["attack"] != "worst"]
     table["mean"] += table["attack"].map({"fgsm": 0.1, "pgd": 0.05}).fillna(0)
-    return table.assign(low=table["mean"] - 0.1, high=table["mean"] + 0.1, images=40)
+    return table
 
 
 def masking(cells: pd.DataFrame, value: float = 0.0) -> pd.DataFrame:

@@ -12,6 +12,9 @@ import torch
 from input_hessian.experiment import datasets
 from input_hessian.experiment.models import build, save_model
 
+CURVE = "epoch,loss,penalty,accuracy,validation_loss,validation_accuracy,seconds,steps\n"
+CURVE += "1,0.5,0.1,0.8,0.6,0.75,2.5,10\n"
+
 MODEL = {"architecture": "mlp", "width": 8, "image_shape": [3, 4, 5], "classes": 3}
 CELL = {"dataset": "toy", "regularizer": "none", "lam": 0.0, "seed": 0}
 EPSILONS = {"linf": [0.002, 0.02], "l2": [0.02, 0.1]}
@@ -33,7 +36,7 @@ def results(folder, status, further):
     torch.manual_seed(0)
     save_model(build(**MODEL), MODEL, cell / "model.safetensors", status)
     (cell / "training.json").write_text(json.dumps({**CELL, "status": status, "settings": {}}))
-    (cell / "curve.csv").write_text("epoch,loss\n1,0.5\n")
+    (cell / "curve.csv").write_text(CURVE)
 
     settings = {"images": IMAGES, "epsilons": EPSILONS, "headline": EPSILONS}
     inputs = {"data": folder / "toy.safetensors", "device": "cpu", "threads": 1}
@@ -58,7 +61,7 @@ def results(folder, status, further):
         images=selected,
     )
     grid = {"results": str(folder), "datasets": {"toy": {"none": ["0"]}}, "seeds": [0]}
-    tables = {name: folder / f"{name}.csv" for name in ("cells", "robustness", "curves")}
+    tables = {name: folder / f"{name}.csv" for name in ("cells", "robustness", "groups", "curves")}
     collect.main([selected], settings={"grid": grid}, **tables)
     return pd.read_csv(tables["robustness"], keep_default_na=False)
 

@@ -8,12 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.colors
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import plot_autoattack
-import plot_headline
-import plot_loss_surface
 import pytest
 import torch
 from helpers import tables
@@ -21,14 +20,13 @@ from helpers.repository import ROOT
 from PIL import Image
 from safetensors.torch import save_file
 
-from input_hessian.experiment import datasets, models, plotting
+from input_hessian.experiment import datasets, plotting
 
 PUBLISHED = ROOT / "workflow/resources/published.csv"
 FIGURES = sorted(
     path.stem.removeprefix("plot_") for path in ROOT.glob("workflow/scripts/plot_*.py")
 )
 RUN = ["none", *plotting.REGULARIZERS]
-MODEL = {"architecture": "mlp", "width": 4, "activation": "softplus", "beta": 10}
 SMALL = {"none": [0.0], "hessian": [0.1]}
 # What a table of results may look like, and still have to become a figure.
 CASES = {
@@ -39,6 +37,7 @@ CASES = {
     "every regularizer": {"grid": {name: [1.0] for name in [*RUN, "mine"]}},
     "no survivor": {"grid": SMALL, "share": 0.0, "value": 1.0},
     "all survive": {"grid": SMALL, "share": 1.0, "distance": np.inf},
+    "no clean error": {"grid": SMALL, "accuracy": 1.0},
     "plain training diverged": {"diverged": ("none",)},
     "dead networks": {"grid": SMALL, "scale": 0.0, "share": 0.1, "distance": np.inf},
     "no radius predicted": {"grid": SMALL, "predicted": 0.0},
@@ -65,23 +64,26 @@ class Experiment:
         diverged=(),
         scale=1.0,
         predicted=None,
+        accuracy=None,
     ):
         self.folder, self.names, self.status, self.missing = folder, names, status, missing
         self.distance, self.shape, self.scale = distance, shape, scale
         self.predicted, self.diverged = predicted, diverged
         cells = tables.cells(grid, seeds, names, status)
         cells.loc[cells["regularizer"].isin(diverged), "status"] = "diverged"
-        robustness = tables.robustness(cells, epsilons=epsilons, share=share)
+        if accuracy is not None:
+            cells["test_accuracy"] = accuracy
+        groups = tables.groups(tables.robustness(cells, epsilons=epsilons, share=share))
         if missing:
             cells["test_low"] = cells["test_high"] = np.nan
-            robustness["low"] = robustness["high"] = np.nan
         selection = tables.selection(cells)
         finished = status == "finished"
         self.cells = self.table("cells", cells)
-        self.robustness = self.table("robustness", robustness)
-        self.selection = self.table("selection", selection)
+        self.groups = self.table("groups", groups)
+        self.matched = self.table("matched", tables.matched(groups))
+        self.path = self.table("path", tables.path(cells, sign=-1 if missing else 1))
         self.curves = self.table("curves", tables.curves(cells) if finished else cells[:0])
-        self.autoattack = self.table("autoattack", tables.autoattack(robustness, selection))
+        self.autoattack = self.table("autoattack", tables.autoattack(groups, selection))
         masking = tables.masking(cells, value)
         self.masking = self.table("masking", masking if finished else masking[:0])
         self.curvature = self.table(
@@ -144,16 +146,6 @@ class Experiment:
     def training(self) -> list[Path]:
         return self.of_cells("training.json", lambda path, cell: path.write_text(json.dumps(cell)))
 
-    def models(self) -> list[Path]:
-        settings = MODEL | {"image_shape": self.shape, "classes": 3}
-
-        def write(path, cell):
-            torch.manual_seed(0)
-            status = "finished" if self.finished(cell) else "diverged"
-            models.save_model(models.build(**settings), settings, path, status)
-
-        return self.of_cells("model.safetensors", write)
-
     def examples(self) -> list[Path]:
         images = torch.rand(3, *self.shape, generator=torch.Generator().manual_seed(0))
         tensors = {"images": images, "labels": torch.arange(3)}
@@ -184,8 +176,8 @@ class Experiment:
         dataset = {"dataset": self.names[0]}
         settings = {"settings": {"headline": dict.fromkeys(self.names, tables.HEADLINE)}}
         cost, recovery = {"cost": self.cost}, {"recovery": self.recovery}
-        robustness, selection = {"robustness": self.robustness}, {"selection": self.selection}
         cells, curvature = {"cells": self.cells}, {"curvature": self.curvature}
+        groups = {"groups": self.groups}
         match figure:
             case "autoattack":
                 return {"table": self.autoattack}
@@ -199,16 +191,16 @@ class Experiment:
                 files = {"examples": self.examples(), "training": self.training()}
                 return files | {"data": self.data(), "norm": "l2"} | dataset
             case "headline":
-                return robustness | selection | {"reference": "hessian"}
+                allowed = {"settings": {"max_clean_loss": dict.fromkeys(self.names, 2.0)}}
+                return allowed | {"matched": self.matched, "reference": "hessian"}
             case "learning_curves":
                 return {"curves": self.curves} | dataset
-            case "loss_surface":
-                files = {"models": self.models(), "training": self.training()}
-                return files | {"data": self.data(), "images": 6, "radii": [0.5]} | dataset
             case "masking":
                 return {"masking": self.masking}
             case "pareto":
-                return cells | robustness | settings
+                return cells | groups | settings
+            case "path":
+                return {"path": self.path}
             case "radius":
                 measured = self.parquet("curvature", tables.image_curvature)
                 files = {"curvature": measured, "perturbations": self.perturbations()}
@@ -216,9 +208,7 @@ class Experiment:
             case "recovery":
                 return recovery | dataset
             case "robustness":
-                return robustness | {"published": PUBLISHED} | dataset
-            case "tradeoff":
-                return selection | cells | robustness | cost | settings
+                return groups | {"published": PUBLISHED} | dataset
         raise AssertionError(f"plot_{figure}.py: add a case for it here")
 
 
@@ -275,9 +265,8 @@ def test_every_figure_is_drawn_from_whatever_an_experiment_yields(figure, cases,
         assert not plt.get_fignums(), case  # closed
 
 
-@pytest.mark.parametrize("figure", ["examples", "loss_surface"])
-def test_colour_images_are_drawn_in_colour(figure, tmp_path):
-    png, _ = draw(figure, Experiment(tmp_path, names=("mine",), shape=(3, 6, 5)))
+def test_colour_images_are_drawn_in_colour(tmp_path):
+    png, _ = draw("examples", Experiment(tmp_path, names=("mine",), shape=(3, 6, 5)))
     with Image.open(png) as image:
         red, green, blue = np.asarray(image.convert("RGB"), dtype=int).reshape(-1, 3).T
     assert (np.abs(red - green) + np.abs(green - blue) > 60).mean() > 0.01
@@ -320,59 +309,172 @@ plot_cost.main([Path("cost_digits.csv")], png=Path("again.png"), pdf=Path("again
     assert (tmp_path / "again.png").read_bytes() == expected.read_bytes()
 
 
-def robustness(rows):
-    columns = ["dataset", "regularizer", "lam", "seed", "attack", "epsilon", "robust_accuracy"]
-    return pd.DataFrame(rows, columns=columns).assign(norm="linf", low=0.1, high=0.9)
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """Return the figure that a script draws, its title and its legend, instead of files."""
+
+    def draw_figure(figure: str, **tables: pd.DataFrame):
+        experiment = Experiment(tmp_path)
+        for name, table in tables.items():
+            experiment.table(name, table)
+        saved = []
+
+        def save(figure, paths, title="", handles=(), **_):
+            figure.canvas.draw()
+            saved.append((figure, title, [handle.get_label() for handle in handles]))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(plotting, "save", save)
+            draw(figure, experiment)
+        return saved[0]
+
+    return draw_figure
 
 
-def selection(*rows):
-    return pd.DataFrame(rows, columns=["dataset", "regularizer", "lam", "selected"])
+def line_of(axes, colour):
+    """Return the points of the one line of a colour, NaN left out."""
+    (line,) = [line for line in axes.lines if line.get_color() == colour and len(line.get_xdata())]
+    return np.column_stack([line.get_xdata(), line.get_ydata()]).tolist()
 
 
-def test_headline_draws_the_worst_case_of_selected_cells_with_the_interval_over_seeds():
-    chosen = selection(("mnist", "hessian", 1.0, False), ("mnist", "hessian", 3.0, True))
+def band_of(axes, colour):
+    """Return the lower and the upper edge of the band of a colour, by the radius."""
+    colour = matplotlib.colors.to_rgb(colour)
+    (band,) = [b for b in axes.collections if tuple(b.get_facecolor()[0][:3]) == colour]
+    edges = {}
+    for x, y in band.get_paths()[0].vertices:
+        edges.setdefault(x, []).append(y)
+    return {x: (min(y), max(y)) for x, y in edges.items()}
+
+
+def matched_table():
+    """Two data sets, of which the second lacks the gradient penalty."""
+    columns = ["dataset", "norm", "regularizer", "epsilon", "robust", "low", "high"]
     rows = [
-        ("mnist", "hessian", lam, seed, attack, epsilon, accuracy)
-        for lam, attack, epsilon, accuracies in [
-            (3.0, "ensemble", 0.2, (0.5, 0.51, 0.52)),
-            (3.0, "ensemble", 0.1, (0.7, 0.7, 0.7)),
-            (3.0, "worst", 0.2, (0.9, 0.9, 0.9)),
-            (1.0, "ensemble", 0.2, (0.8, 0.8, 0.8)),
+        ("mnist", "linf", "hessian", 0.2, 0.5, 0.4, 0.55),
+        ("mnist", "linf", "hessian", 0.1, 0.7, 0.6, 0.75),
+        ("mnist", "linf", "gradient", 0.1, 0.3, 0.2, 0.45),
+        ("mnist", "l2", "hessian", 2.0, 0.25, 0.2, 0.35),
+        ("digits", "linf", "hessian", 0.3, 0.9, 0.85, 0.95),
+    ]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(attacked_error=0.02, images=40, seeds=3)
+
+
+def test_headline_draws_what_is_left_at_equal_clean_accuracy(drawn, monkeypatch):
+    allowed = {"max_clean_loss": {"mnist": 0.5, "digits": 5.0}}
+    arguments = {"reference": "hessian", "settings": allowed}
+    monkeypatch.setattr(
+        Experiment, "arguments", lambda self, _: arguments | {"matched": self.matched}
+    )
+    figure, title, labels = drawn("headline", matched=matched_table())
+    first, second, third, _ = figure.axes
+    assert first.get_title() == "MNIST\n(at most 0.5 points of clean accuracy lost)"
+    assert second.get_title().startswith("Digits (8x8)\n(at most 5 points")
+    styles = plotting.regularizer_styles(["hessian", "gradient"])
+    hessian, gradient = (styles[name]["color"] for name in ("hessian", "gradient"))
+    # the clean accuracy of the attacked images at radius 0, and in the order of the radii
+    expected = [[0, 98], [0.1, 70], [0.2, 50]]
+    assert line_of(first, hessian) == pytest.approx(np.array(expected))
+    assert line_of(first, gradient) == pytest.approx(np.array([[0, 98], [0.1, 30]]))
+    assert line_of(third, hessian) == pytest.approx(np.array([[0, 98], [2, 25]]))
+    assert not any(line.get_color() == gradient and len(line.get_xdata()) for line in second.lines)
+    band = band_of(first, hessian)
+    assert band[0.1] == pytest.approx((60, 75))
+    assert band[0.2] == pytest.approx((40, 55))
+    widths = {line.get_color(): line.get_linewidth() for line in first.lines}
+    assert widths[hessian] > widths[gradient]  # the reference
+    assert labels == ["hessian", "gradient"]
+    assert "n = 40 test images, 3 seeds; band: 95% interval over images and seeds" in title
+
+
+def test_headline_of_one_seed_names_the_images_alone(drawn):
+    table = matched_table().assign(dataset="digits", seeds=1)
+    _, title, _ = drawn("headline", matched=table.drop_duplicates(["norm", "regularizer"]))
+    assert "1 seed; band: 95% interval over images" in title
+    assert "and seeds" not in title
+
+
+def test_pareto_draws_curves_from_plain_training_on(drawn):
+    cells = tables.cells({"none": [0.0], "hessian": [0.1, 1.0]})
+    cells["test_accuracy"] = [0.98, 0.96, 0.95, 0.91, 0.9, 0.8]
+    groups = tables.groups(tables.robustness(cells))
+    at = (groups["attack"] == "worst") & (groups["norm"] == "linf") & (groups["epsilon"] == 0.1)
+    assert at.sum() == 3
+    groups.loc[at, ["mean", "low", "high"]] = [[0.1, 0.05, 0.12], [0.4, 0.3, 0.6], [0.7, 0.6, 0.75]]
+    figure, title, labels = drawn("pareto", cells=cells, groups=groups)
+    axes = figure.axes[0]
+    assert axes.get_title() == r"Digits (8x8), $\ell_\infty$ ε = 0.1"
+    assert axes.get_xscale() == "log"
+    assert labels == ["none", "hessian"]
+    curve, bars, tops, dotted, largest = hessian_parts(axes)
+    # errors of 5 and 9, 10 and 20 percent
+    assert curve == pytest.approx(np.array([[7, 40], [15, 70]]))
+    assert bars == pytest.approx(np.array([[5, 9], [10, 20]]))  # the lowest and the highest seed
+    assert tops == pytest.approx(np.array([[30, 60], [60, 75]]))
+    assert dotted == pytest.approx(np.array([[3, 10], [7, 40]]))
+    assert largest == pytest.approx(np.array([[15, 70]]))
+    assert "2 seeds" in title
+    assert "n = 40 test images" in title
+
+
+def hessian_parts(axes):
+    """Return curve, horizontal and vertical bars, dotted start and last marker of the penalty."""
+    colour = plotting.regularizer_styles(["hessian"])["hessian"]["color"]
+    container = next(c for c in axes.containers if c[0].get_color() == colour)
+    horizontal, vertical = (c.get_segments() for c in container[2])
+    lines = [line for line in axes.lines if line.get_color() == colour]
+    points = [np.column_stack([line.get_xdata(), line.get_ydata()]) for line in lines]
+    dotted = points[[line.get_linestyle() for line in lines].index(":")]
+    curve = np.column_stack(container[0].get_data())
+    bars, tops = (
+        np.array([segment[:, i] for segment in segments])
+        for i, segments in enumerate((horizontal, vertical))
+    )
+    (largest,) = [p for p, line in zip(points, lines, strict=True) if line.get_markersize() == 7]
+    return curve, bars, tops, dotted, largest
+
+
+def test_path_stacks_the_parts_of_either_sign_away_from_zero(drawn):
+    table = pd.DataFrame(
+        [
+            ("none", 0.0, 0, 0.2, 0.5, 0.1),
+            ("none", 0.0, 1, 0.4, 0.7, 0.1),
+            ("hessian", 3.0, 0, 0.3, -0.2, 0.4),
+            ("cure", 1.0, 0, 0.6, -0.3, -0.2),
+        ],
+        columns=["regularizer", "lam", "seed", "by_gradient", "by_curvature", "remainder"],
+    ).assign(dataset="mnist", n=40)
+    table["rise"] = table[["by_gradient", "by_curvature", "remainder"]].sum(axis=1)
+    figure, title, labels = drawn("path", path=table)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "none",
+        "hessian, λ = 3",
+        "cure, λ = 1",
+    ]
+    assert labels == [
+        *("rise of the loss", "gradient at the image", "curvature at the image", "remainder"),
+    ]
+    bars = {
+        container.get_label(): [
+            sorted((bar.get_x(), bar.get_x() + bar.get_width())) for bar in container
         ]
-        for seed, accuracy in enumerate(accuracies)
-    ]
-    table = plot_headline.selected_curves(robustness(rows), chosen)
-    assert table["epsilon"].tolist() == [0.1, 0.2]
-    assert table["mean"].tolist() == pytest.approx([0.7, 0.51])
-    # t(0.975, 2) = 4.3027, standard error 0.01 / sqrt(3)
-    assert table["high"][1] == pytest.approx(0.51 + 4.3027 * 0.01 / 3**0.5, abs=1e-6)
-    assert table["low"][1] == pytest.approx(0.51 - 4.3027 * 0.01 / 3**0.5, abs=1e-6)
-
-
-def test_headline_has_no_band_for_one_seed():
-    rows = robustness([("mnist", "none", 0.0, 0, "ensemble", 0.1, 0.5)])
-    table = plot_headline.selected_curves(rows, selection(("mnist", "none", 0.0, True)))
-    assert table["mean"].tolist() == [0.5]
-    assert table[["low", "high"]].isna().all(axis=None)
-
-
-def test_legend_states_the_penalty_strength_of_each_data_set_where_they_differ():
-    rows = [
-        ("mnist", "none", 0.0),
-        ("mnist", "gradient", 3.0),
-        ("mnist", "taylor", 1.0),
-        ("mnist", "hessian-paper", 1.0),
-        ("fashion_mnist", "none", 0.0),
-        ("fashion_mnist", "gradient", 0.3),
-        ("fashion_mnist", "taylor", 1.0),
-    ]
-    curves = pd.DataFrame(rows, columns=plot_headline.KEYS)
-    assert plot_headline.labels(curves, ["mnist", "fashion_mnist"]) == {
-        "none": "none",
-        "gradient": "gradient, λ = 3 / 0.3",
-        "taylor": "taylor, λ = 1",
-        "hessian-paper": "hessian-paper, λ = 1 / \N{EN DASH}",
+        for container in axes.containers
     }
+    ends = {
+        "gradient at the image": [[0, 0.3], [0, 0.3], [0, 0.6]],
+        "curvature at the image": [[0.3, 0.9], [-0.2, 0], [-0.3, 0]],
+        "remainder": [[0.9, 1.0], [0.3, 0.7], [-0.5, -0.3]],
+    }
+    assert bars.keys() == ends.keys()
+    for name, expected in ends.items():
+        assert np.array(bars[name]) == pytest.approx(np.array(expected))
+    (marks,) = [line for line in axes.lines if line.get_label() == "rise of the loss"]
+    assert marks.get_xdata() == pytest.approx([1.0, 0.5, 0.1])
+    assert marks.get_ydata().tolist() == [0, 1, 2]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first above
+    assert "mean over up to 40 test images a network, 2 seeds" in title
 
 
 def test_attacks_are_shown_by_what_they_overlook():
@@ -391,34 +493,6 @@ def test_attacks_are_shown_by_what_they_overlook():
     assert wide["apgd-t"].tolist() == pytest.approx([2, np.nan], nan_ok=True)
     assert wide["ddn"].tolist() == pytest.approx([np.nan, 0], nan_ok=True)
     assert wide["square"].isna().all()
-
-
-def test_surface_shows_the_image_of_median_margin_among_those_most_networks_get_right():
-    correct = torch.tensor([[1, 1, 0, 1], [0, 1, 1, 1], [0, 0, 1, 0]], dtype=torch.bool)
-    margins = torch.tensor([-9.0, 5.0, 3.0, 4.0])
-    choose = plot_loss_surface.choose_image
-    assert choose(correct, margins) == 3  # two votes for images 1, 2 and 3
-    assert choose(correct[:1], margins) == 3  # images 0, 1 and 3
-    assert choose(correct[2:], margins) == 2
-    nobody = torch.zeros(2, 4, dtype=torch.bool)
-    assert choose(nobody, margins) == 2  # the lower of 3 and 4
-
-
-@pytest.mark.parametrize("networks", [1, 4])
-def test_surface_leaves_out_networks_whose_directions_span_no_plane(
-    networks, tmp_path, monkeypatch, capsys
-):
-    surfaces = itertools.chain([plot_loss_surface.surface] * (3 - networks), itertools.repeat(None))
-
-    def surface(*arguments):
-        if (found := next(surfaces)) is None:
-            raise ValueError("parallel")
-        return found(*arguments)
-
-    monkeypatch.setattr(plot_loss_surface, "surface", surface)
-    png, _ = draw("loss_surface", Experiment(tmp_path))
-    assert png.exists()
-    assert "is left out: parallel" in capsys.readouterr().out
 
 
 def test_legend_of_a_narrow_figure_fits(tmp_path):

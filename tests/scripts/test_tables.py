@@ -4,7 +4,7 @@ import json
 
 import collect
 import collect_curvature
-import compare
+import collect_path
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,183 +13,17 @@ import tabulate_attacks
 from helpers import tables
 
 from input_hessian.experiment.cells import cell_folders
-from input_hessian.experiment.errors import UserError
-from input_hessian.experiment.statistics import compare_robustness, holm, relative_cost
+from input_hessian.experiment.statistics import contrast, relative_cost
 from input_hessian.experiment.tables import read_table
 
-
-def selection(rows):
-    columns = ["regularizer", "lam", "validation_accuracy", "validation_robust_accuracy"]
-    return pd.DataFrame(rows, columns=[*columns, "selected"])
-
-
-ROWS = [
-    ("none", 0.0, 0.99, 0.1, True),
-    ("hessian", 1.0, 0.97, 0.6, True),
-    ("hessian", 3.0, 0.95, 0.7, False),
-    ("gradient", 0.3, 0.972, 0.4, False),
-    ("gradient", 1.0, 0.968, 0.5, False),
-    ("gradient", 3.0, 0.94, 0.6, True),
-    ("taylor", 1.0, 0.975, 0.6, True),
-]
-
-
-def test_lams_meet_at_equal_clean_accuracy_and_where_they_were_selected():
-    chosen = {
-        (pair["regularizer"], pair["lam"], pair["reference_lam"]): (pair["choice"], pair["matched"])
-        for pair in compare.choose(selection(ROWS), "hessian")
-    }
-    assert chosen == {
-        ("none", 0.0, 1.0): ("selected and closest", False),  # two points away
-        ("gradient", 0.3, 1.0): ("matched", True),
-        ("gradient", 1.0, 1.0): ("matched", True),
-        ("gradient", 3.0, 1.0): ("selected", False),  # and no pair: a point from the closest
-        ("taylor", 1.0, 1.0): ("selected and matched", True),  # exactly half a point
-    }
-
-
-def test_of_equally_accurate_lams_the_reference_stands_at_its_most_robust():
-    rows = [*ROWS, ("hessian", 2.0, 0.967, 0.65, False), ("hessian", 0.1, 0.971, 0.3, False)]
-    partners = {
-        pair["lam"]: pair["reference_lam"]
-        for pair in compare.choose(selection(rows), "hessian")
-        if pair["regularizer"] == "gradient" and pair["matched"]
-    }
-    # 0.972 is matched by 0.97, 0.967 and 0.971, and so is 0.968
-    assert partners == {0.3: 2.0, 1.0: 2.0}
-
-
-def test_diverged_lams_are_not_chosen():
-    rows = [*ROWS, ("diverging", 1.0, np.nan, np.nan, True)]
-    names = [pair["regularizer"] for pair in compare.choose(selection(rows), "hessian")]
-    assert "diverging" not in names
-    rows = [
-        (row[0], row[1], np.nan, np.nan, row[4]) if row[0] == "hessian" else row for row in rows
-    ]
-    assert compare.choose(selection(rows), "hessian") == []
-
-
-@pytest.fixture
-def experiment(tmp_path):
-    """Cells of three regularizers on 40 images, two seeds, as attack and collect leave them."""
-    rng, n = np.random.default_rng(0), 40
-    strength = {("none", 0.0): 0.2, ("gradient", 1.0): 0.5, ("hessian", 1.0): 0.7}
-    truth, cells, chosen = {}, [], []
-    for (name, lam), share in strength.items():
-        for seed in (0, 1):
-            strong = rng.random(n) < share
-            weak = strong | (rng.random(n) < 0.1)
-            truth.setdefault(name, []).append(strong)
-            verdicts = {("fgsm", "linf"): weak, ("pgd", "linf"): strong, ("pgd", "l2"): weak}
-            rows = [
-                pd.DataFrame({"index": np.arange(n), "robust": robust}).assign(
-                    attack=attack, norm=norm, epsilon=0.1
-                )
-                for (attack, norm), robust in verdicts.items()
-            ]
-            folder = tmp_path / f"results/digits/{name}/lam~{lam:g}/seed~{seed}"
-            folder.mkdir(parents=True)
-            pd.concat(rows).sample(frac=1, random_state=seed).to_parquet(folder / "images.parquet")
-            cell = {"dataset": "digits", "regularizer": name, "lam": lam, "seed": seed}
-            cells.append(cell | {"status": "finished", "test_accuracy": 0.9 + 0.01 * seed})
-        chosen.append(
-            {"dataset": "digits", "regularizer": name, "lam": lam, "seeds": 2}
-            | {"validation_accuracy": 0.9, "validation_robust_accuracy": share}
-            | {"eligible": True, "selected": True}
-        )
-    pd.DataFrame(cells).to_csv(tmp_path / "cells.csv", index=False)
-    pd.DataFrame(chosen).to_csv(tmp_path / "selection.csv", index=False)
-    return tmp_path, {name: np.stack(seeds) for name, seeds in truth.items()}
-
-
-def compared(folder):
-    settings = {"grid": {"results": str(folder / "results")}, "reference": "hessian"}
-    settings["headline"] = {"digits": {"linf": [0.1], "l2": [0.1]}}
-    tables = (read_table(folder / f"{name}.csv") for name in ("selection", "cells"))
-    return compare.compare(*tables, settings)
-
-
-def test_comparison_pairs_images_and_takes_the_worst_attack(experiment):
-    folder, truth = experiment
-    table = compared(folder)
-    assert len(table) == 2 * 2  # norms, other regularizers
-    assert list(table["regularizer"][:2]) == ["gradient", "none"]  # the stronger first
-    row = table[(table["norm"] == "linf") & (table["regularizer"] == "gradient")].iloc[0]
-    expected = compare_robustness(truth["hessian"], truth["gradient"])
-    for name in ("difference", "low", "high", "p_value", "only_first", "odds_ratio"):
-        assert row[name] == pytest.approx(getattr(expected, name))
-    assert row["robust_second"] == pytest.approx(truth["gradient"].mean())
-    assert row["clean_first"] == pytest.approx(0.905)
-    assert table["p_holm"].tolist() == pytest.approx(holm(table["p_value"]))
-    text = compare.to_markdown(table)
-    assert "2 seeds" in text
-    assert "| l∞ 0.1   | gradient" in text
-    assert "McNemar" not in text
-
-
-def test_both_sides_are_judged_by_the_same_attacks(experiment):
-    """The reference's selected lam has met an attack that the others have not."""
-    folder, _ = experiment
-    before = compared(folder)
-
-    def add_square(cell):
-        for seed in (0, 1):
-            path = folder / f"results/digits/{cell}/seed~{seed}/images.parquet"
-            images = pd.read_parquet(path)
-            square = images[images["attack"] == "pgd"].assign(attack="square", robust=False)
-            pd.concat([images, square]).to_parquet(path)
-
-    add_square("hessian/lam~1")
-    pd.testing.assert_frame_equal(compared(folder), before)
-    assert set(before["attacks"]) == {"fgsm pgd", "pgd"}
-    add_square("gradient/lam~1")
-    row = compared(folder).query("norm == 'linf' and regularizer == 'gradient'").iloc[0]
-    assert row["robust_first"] == 0
-
-
-def test_one_seed_is_said_to_be_one(experiment):
-    folder, _ = experiment
-    cells = pd.read_csv(folder / "cells.csv", keep_default_na=False)
-    cells[cells["seed"] == 0].to_csv(folder / "cells.csv", index=False)
-    table = compared(folder)
-    assert set(table["test"]) == {"McNemar"}
-    assert "1 seed." in compare.to_markdown(table)
-    assert "about these networks" in compare.to_markdown(table)
-
-
-def test_a_norm_without_attacks_is_left_out(experiment):
-    folder, _ = experiment
-    for path in folder.glob("results/*/*/*/*/images.parquet"):
-        pd.read_parquet(path).query("norm == 'linf'").to_parquet(path)
-    assert compared(folder)["norm"].tolist() == ["linf", "linf"]
-
-
-def test_nothing_finished_is_an_empty_table(experiment):
-    folder, _ = experiment
-    chosen = pd.read_csv(folder / "selection.csv", keep_default_na=False)
-    chosen.assign(validation_accuracy=None).to_csv(folder / "selection.csv", index=False)
-    table = compared(folder)
-    assert list(table.columns) == [*compare.COLUMNS, "p_holm"]
-    assert compare.to_markdown(table).startswith("Nothing to compare")
-
-
-def test_different_images_are_one_clear_error(experiment):
-    folder, _ = experiment
-    for seed in (0, 1):
-        path = folder / f"results/digits/none/lam~0/seed~{seed}/images.parquet"
-        pd.read_parquet(path).query("index != 7").to_parquet(path)
-    with pytest.raises(UserError, match=r"digits: .*attacked on different images"):
-        compared(folder)
+CURVE = "epoch,loss,penalty,accuracy,validation_loss,validation_accuracy,seconds,steps\n"
+CURVE += "1,0.5,0.1,0.8,0.6,0.75,2.5,10\n"
 
 
 def test_only_the_last_column_of_a_norm_names_its_further_attacks():
     trained = tables.cells()
-    attacked = pd.concat(
-        [
-            tables.robustness(trained),
-            tables.robustness(trained, ["square"], {"linf": tables.EPSILONS["linf"]}),
-        ]
-    )
+    further = tables.robustness(trained, ["square"], {"linf": tables.EPSILONS["linf"]})
+    attacked = tables.groups(pd.concat([tables.robustness(trained), further]))
     headline = {"digits": tables.HEADLINE}
     table = tabulate_attacks.tabulate(attacked, tables.selection(trained), headline)
     assert table.groupby(["norm", "attack"]).size().to_dict() == {
@@ -203,6 +37,33 @@ def test_only_the_last_column_of_a_norm_names_its_further_attacks():
     assert "| + Square " in linf
     assert "| worst case " in l2
     assert "Square" not in l2
+    assert linf.count(" [") == 3  # of the worst case alone, which is the last column
+    assert "| hessian       | 1     | 39.3   | 39.3  | 39.3 [29.3, 49.3] |" in linf
+
+
+def test_without_further_attacks_the_worst_case_is_that_of_every_cell():
+    trained = tables.cells()
+    attacked = tables.groups(tables.robustness(trained, ["pgd", "worst"]))
+    chosen, headline = tables.selection(trained), {"digits": tables.HEADLINE}
+    table = tabulate_attacks.tabulate(attacked, chosen, headline)
+    both = table.pivot(index=["norm", "regularizer"], columns="attack", values=["mean", "low"])
+    assert len(both) == 2 * 3
+    assert both["mean"]["ensemble"].tolist() == both["mean"]["worst"].tolist()
+    assert both["low"]["ensemble"].tolist() == both["low"]["worst"].tolist()
+    assert "| worst case " in tabulate_attacks.to_markdown(table)
+
+
+def test_nothing_finished_leaves_empty_tables():
+    trained = tables.cells(status="diverged")
+    attacked = tables.groups(tables.robustness(trained))
+    headline = {"digits": tables.HEADLINE}
+    table = tabulate_attacks.tabulate(attacked, tables.selection(trained), headline)
+    assert table.empty
+    assert tabulate_attacks.to_markdown(table) == "Every selected cell diverged.\n"
+    summary = summarize.summarize(trained, attacked, headline)
+    assert summary.empty
+    text = summarize.to_markdown(summary, trained, attacked)
+    assert "digits, hessian, lam 1: 2 seed(s) diverged." in text
 
 
 @pytest.fixture
@@ -235,13 +96,14 @@ def test_cells_are_collected_also_without_a_selection_and_after_divergence(cell_
     measured = {"test_accuracy": 0.75, "test_images": 8, "evaluated_with": {}}
     write("training.json", *(json.dumps(c | trained | {"status": s}) for c, s in STATUSES))
     write("evaluation.json", *(json.dumps(c | measured) for c, _ in STATUSES))
-    write("curve.csv", "epoch,loss\n1,0.5\n", "epoch,loss\n")
+    write("curve.csv", CURVE, CURVE.splitlines()[0])
     images = pd.DataFrame({"index": [0, 1, 0, 1], "attack": ["fgsm", "fgsm", "pgd", "pgd"]})
     images = images.assign(norm="l2", epsilon=0.5, robust=[True, False, True, True], **PLAIN)
     write("images.parquet", images, images.head(0))
     checkpoint = tmp_path / "results/digits/none/lam~0/seed~0/checkpoint.pt"
     checkpoint.write_bytes(b"")
-    names = {name: tmp_path / f"{name}.csv" for name in ("cells", "robustness", "curves")}
+    files = ("cells", "robustness", "groups", "curves")
+    names = {name: tmp_path / f"{name}.csv" for name in files}
     collect.main([], settings=settings, **names)
     assert not checkpoint.exists()
     cells = read_table(names["cells"])
@@ -268,6 +130,87 @@ def test_cells_are_collected_also_without_a_selection_and_after_divergence(cell_
     }
 
 
+def test_seeds_of_a_lam_have_one_interval_over_images_and_seeds(cell_files, tmp_path):
+    """Of three seeds one diverged; the two others disagree on the second of four images."""
+    settings, _ = cell_files
+    settings["grid"] |= {"seeds": [0, 1, 2], "datasets": {"digits": {"none": ["0"]}}}
+    verdicts = {0: [True, False, True, False], 1: [True, True, True, False], 2: []}
+    for seed, folder in enumerate(cell_folders(settings["grid"])):
+        cell, robust = PLAIN | {"seed": seed}, verdicts[seed]
+        status = "finished" if robust else "diverged"
+        folder.mkdir(parents=True)
+        (folder / "training.json").write_text(json.dumps(cell | {"settings": {}, "status": status}))
+        measured = {"test_accuracy": 0.75, "test_images": 8, "evaluated_with": {}}
+        (folder / "evaluation.json").write_text(json.dumps(cell | measured))
+        (folder / "curve.csv").write_text(CURVE)
+        images = pd.DataFrame({"index": [4, 3, 2, 1][: len(robust)], "robust": robust[::-1]})
+        images = images.assign(attack="fgsm", norm="l2", epsilon=0.5, **cell)
+        images.to_parquet(folder / "images.parquet")
+    files = ("cells", "robustness", "groups", "curves")
+    names = {name: tmp_path / f"{name}.csv" for name in files}
+    collect.main([], settings=settings, **names)
+    groups = read_table(names["groups"])
+    found = contrast(np.array([verdicts[0], verdicts[1]]))
+    assert groups["attack"].tolist() == ["fgsm", "worst"]
+    for row in groups.itertuples():
+        assert (row.dataset, row.regularizer, row.lam) == ("digits", "none", 0)
+        assert (row.norm, row.epsilon, row.images, row.seeds) == ("l2", 0.5, 4, 2)
+        assert (row.mean, row.low, row.high) == pytest.approx((0.625, found.low, found.high))
+    assert len(read_table(names["robustness"])) == 2 * 2  # a row per seed remains there
+
+
+def test_nothing_finished_is_collected_as_tables_without_rows(cell_files, tmp_path):
+    settings, write = cell_files
+    status = {"settings": {}, "status": "diverged"}
+    write("training.json", *(json.dumps(cell | status) for cell in (PLAIN, DIVERGED)))
+    measured = {"test_accuracy": 0.1, "test_images": 8, "evaluated_with": {}}
+    write("evaluation.json", *(json.dumps(cell | measured) for cell in (PLAIN, DIVERGED)))
+    write("curve.csv", *[CURVE.splitlines()[0]] * 2)
+    write("images.parquet", *[pd.DataFrame(columns=["index"])] * 2)
+    files = ("cells", "robustness", "groups", "curves")
+    names = {name: tmp_path / f"{name}.csv" for name in files}
+    collect.main([], settings=settings, **names)
+    groups = read_table(names["groups"])
+    assert groups.empty
+    assert list(groups) == [*collect.GROUP, *collect.GROUPED]
+    assert read_table(names["robustness"]).empty
+    assert len(read_table(names["cells"])) == 2
+
+
+def path_images(**columns):
+    """Rows of measure_path for four images of which the attack found all at distance 2."""
+    table = {"distance": [2.0] * 4, "bound": [1.0, 2.01, 1.0, 2.03], "margin_bound": [0.5] * 4}
+    table |= {"rise": [1.0, 2, 3, 4], "by_gradient": [0.5] * 4, "by_curvature": [1.0, 1, 3, -1]}
+    return pd.DataFrame(table | columns).assign(**PLAIN)
+
+
+def test_bounds_along_a_path_are_described_by_their_tightness_and_the_rise_by_its_parts():
+    # 2.01 and 2.02 of 2 lie within the tolerance of 1%; the medians are of 0.5, 0.5, 1.005, 1.015
+    expected = {"n": 4, "bound_holds": 0.75, "tightness": (0.5 + 1.005) / 2}
+    expected |= {"margin_bound_holds": 1, "margin_tightness": 0.25}
+    expected |= {"rise": 2.5, "by_gradient": 0.5, "by_curvature": 1, "remainder": 1}
+    assert collect_path.describe(path_images()) == pytest.approx(expected)
+    within = collect_path.describe(path_images(bound=[2.02, 1.0, 0.0, 2.0]))
+    assert within["bound_holds"] == 1
+    # a bound that nothing limits, as in a network without curvature, is not kept by anything found
+    assert collect_path.describe(path_images(bound=np.inf))["bound_holds"] == 0
+
+
+def test_paths_are_collected_of_cells_with_images_that_were_broken(cell_files, tmp_path):
+    settings, write = cell_files
+    images = path_images()
+    write("path.parquet", images, images.head(0))
+    collect_path.main(settings=settings, csv=tmp_path / "path.csv")
+    table = read_table(tmp_path / "path.csv")
+    assert list(table) == collect_path.COLUMNS
+    assert table["regularizer"].tolist() == ["none"]
+    assert table["remainder"].tolist() == pytest.approx([1])
+    write("path.parquet", images.head(0), images.head(0))
+    collect_path.main(settings=settings, csv=tmp_path / "path.csv")
+    assert list(read_table(tmp_path / "path.csv")) == collect_path.COLUMNS
+    assert read_table(tmp_path / "path.csv").empty
+
+
 def test_curvature_is_compared_with_an_attack_where_that_ran(cell_files, tmp_path):
     settings, write = cell_files
     images, found = tables.image_curvature(PLAIN), tables.perturbations(PLAIN)
@@ -287,46 +230,53 @@ def test_curvature_is_compared_with_an_attack_where_that_ran(cell_files, tmp_pat
 
 
 def summary_tables(values):
-    """Tables of collect for accuracies per lam and seed, the same clean and at linf 0.1."""
-    cells, robustness = [], []
+    """Tables of collect for clean accuracies per lam and seed; under attack 0.4, at linf 0.1."""
+    cells, groups = [], []
     for lam, accuracies in values.items():
+        group = {"dataset": "digits", "regularizer": "hessian", "lam": lam}
         for seed, accuracy in enumerate(accuracies):
-            cell = {"dataset": "digits", "regularizer": "hessian", "lam": lam, "seed": seed}
-            clean = {"test_accuracy": accuracy, "test_low": 0.3, "test_high": 0.8}
-            cells.append(cell | clean | {"status": "finished", "test_images": 400})
-            robust = {"robust_accuracy": accuracy, "low": 0.2, "high": 0.9, "n": 50}
-            attack = {"attack": "worst", "norm": "linf", "epsilon": 0.1}
-            robustness.append(cell | robust | attack)
-    return pd.DataFrame(cells), pd.DataFrame(robustness)
+            status = "diverged" if accuracy is None else "finished"
+            about = {"seed": seed, "status": status, "test_images": 400}
+            cells.append(group | about | {"test_accuracy": accuracy})
+        seeds = len(accuracies) - accuracies.count(None)
+        bounds = {"mean": 0.4, "low": 0.35, "high": 0.47, "images": 50, "seeds": seeds}
+        for attack, epsilon in [("worst", 0.1), ("worst", 0.2), ("pgd", 0.1), ("ensemble", 0.1)]:
+            at = {"attack": attack, "norm": "linf", "epsilon": epsilon}
+            if seeds:
+                groups.append(group | at | bounds)
+    return pd.DataFrame(cells), pd.DataFrame(groups)
 
 
-def test_summary_states_the_interval_over_seeds():
-    cells, robustness = summary_tables({1.0: [0.5, 0.51, 0.52], 3.0: [0.4]})
-    summary = summarize.summarize(cells, robustness, {"digits": {"linf": [0.1], "l2": [0.5]}})
-    # t(0.975, 2) = 4.3027, standard error 0.01 / sqrt(3)
-    row = summary[(summary["lam"] == 1) & (summary["measure"] == "l∞ 0.1")].iloc[0]
-    assert row["high"] == pytest.approx(0.51 + 4.3027 * 0.01 / 3**0.5, abs=1e-6)
-    assert (row["mean"], row["seeds"]) == (pytest.approx(0.51), 3)
-    text = summarize.to_markdown(summary, cells, robustness)
-    assert "mean of 3 seeds, in brackets its 95% interval (Student's t)" in text
-    assert "51.0 [48.5, 53.5]" in text
-    assert "40.0 [30.0, 80.0] (1 of them)" in text  # clean, the Wilson bounds of the table
+HEADLINE = {"digits": {"linf": [0.1], "l2": [0.5]}}
 
 
-def test_summary_of_two_seeds_states_their_range():
-    cells, robustness = summary_tables({1.0: [0.5, 0.53]})
-    summary = summarize.summarize(cells, robustness, {"digits": {"linf": [0.1], "l2": [0.5]}})
-    text = summarize.to_markdown(summary, cells, robustness)
-    assert "mean of 2 seeds, in brackets the lower and the higher one" in text
-    assert "51.5 [50.0, 53.0]" in text
+def test_summary_has_seeds_of_the_clean_and_intervals_of_the_worst_case():
+    tables = summary_tables({1.0: [0.5, 0.53, 0.51], 3.0: [0.4, None, None], 9.0: [None] * 3})
+    summary = summarize.summarize(*tables, HEADLINE)
+    assert summary.groupby("measure")["lam"].apply(list).to_dict() == {
+        "clean": [1, 3],
+        "l∞ 0.1": [1, 3],
+    }
+    numbers = summary.set_index(["lam", "measure"])[["mean", "low", "high", "seeds"]]
+    assert numbers.loc[1.0, "clean"].tolist() == pytest.approx([1.54 / 3, 0.5, 0.53, 3])
+    assert numbers.loc[3.0, "l∞ 0.1"].tolist() == [0.4, 0.35, 0.47, 1]
+    text = summarize.to_markdown(summary, *tables)
+    assert "mean of 3 seeds. Clean: all 400 test images, in brackets the lowest and the" in text
+    assert "random subset of 50" in text
+    assert "interval over images and seeds" in text
+    assert "51.3 [50.0, 53.0] | 40.0 [35.0, 47.0]" in text
+    assert "40.0 (1 of them)" in text  # one seed has no range
+    assert "40.0 [35.0, 47.0] (1 of them)" in text
+    assert "digits, hessian, lam 3: 2 seed(s) diverged." in text
+    assert "digits, hessian, lam 9: 3 seed(s) diverged." in text
 
 
 def test_summary_of_one_seed_states_the_interval_of_its_images():
-    cells, robustness = summary_tables({1.0: [0.5]})
-    summary = summarize.summarize(cells, robustness, {"digits": {"linf": [0.1], "l2": [0.5]}})
-    text = summarize.to_markdown(summary, cells, robustness)
-    assert "one seed, in brackets the 95% Wilson interval of the images" in text
-    assert "50.0 [20.0, 90.0]" in text
+    tables = summary_tables({1.0: [0.5]})
+    text = summarize.to_markdown(summarize.summarize(*tables, HEADLINE), *tables)
+    assert "mean of 1 seed. Clean: all 400 test images. Under" in text
+    assert "interval over images.\n" in text
+    assert "| 50.0    | 40.0 [35.0, 47.0] |" in text
     assert "of them" not in text
 
 

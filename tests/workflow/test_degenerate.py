@@ -28,11 +28,12 @@ LEAST = {
             {"attack": "ddn", "norm": "l2", "steps": 10},
         ],
     },
-    **dict.fromkeys(["selection", "masking", "curvature", "cost", "recovery", "comparison"]),
-    "certificate": None,
+    **dict.fromkeys(["selection", "masking", "curvature", "path", "cost", "recovery"]),
+    **dict.fromkeys(["comparison", "certificate"]),
 }
 CURVATURE = {"curvature": {"images": 20}}
 EVERYTHING = CURVATURE | {
+    "path": {"images": 20, "points": 5},
     "selection": {"images": 20, "steps": 2, "attacks": []},
     "comparison": {"reference": "hessian"},
     "cost": {"rounds": 1},

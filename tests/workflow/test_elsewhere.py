@@ -89,6 +89,7 @@ CONFIG = {
         ],
     },
     "curvature": {"images": 20},
+    "path": {"images": 20, "points": 11},
     "selection": None,
     "masking": None,
     "cost": None,
@@ -96,8 +97,8 @@ CONFIG = {
     "comparison": None,
     "certificate": None,
 }
-FIGURES = ["curvature_tiny", "examples_tiny_l2", "learning_curves_tiny", "loss_surface_tiny"]
-FIGURES += ["pareto", "radius_tiny", "robustness_tiny"]
+FIGURES = ["curvature_tiny", "examples_tiny_l2", "learning_curves_tiny"]
+FIGURES += ["pareto", "path", "radius_tiny", "robustness_tiny"]
 OWN = "results/own/tiny/logit-scale/lam~0.1/seed~0"
 
 
@@ -135,7 +136,7 @@ def test_what_was_asked_for_is_there_and_nothing_else(own):
     )
     tables = {path.name for path in (own.path / "reports/own/tables").glob("[!.]*")}
     assert tables == {
-        *("cells.csv", "robustness.csv", "curves.csv", "curvature.csv"),
+        *("cells.csv", "robustness.csv", "groups.csv", "curves.csv", "curvature.csv", "path.csv"),
         *("summary.csv", "summary.md", "claims.csv", "claims.md"),
     }
     cells = pd.read_csv(own.path / "reports/own/tables/cells.csv", keep_default_na=False)
@@ -159,7 +160,7 @@ def test_notebook_tells_what_was_computed_and_no_more(own):
     page = (own.path / "reports/own/notebook.html").read_text()
     assert "3 of 3 cells finished" in page
     assert "not tested" in page
-    assert "Leading eigenvalues" in page  # the section that needs the curvature
+    assert "Points beyond the axes" in page  # the section that needs the curvature
     assert "Stronger attacks" not in page
     assert 'data-mime-type="application/vnd.jupyter.stderr"' not in page
 

@@ -173,6 +173,7 @@ COMPUTED = {
     "masking": CONFIG.masking,
     "curvature": CONFIG.curvature and DDN,
     "cost": CONFIG.cost,
+    "path": CONFIG.path,
     "comparison": CONFIG.comparison,
 }
 
@@ -184,9 +185,8 @@ rule run_notebook:
         # What the notebook reads, where it is computed; it leaves out the sections of the rest.
         tables=[path for path in TABLES if path.endswith(".csv")],
         cost=COSTS,
-        data=expand(DATA, dataset=CONFIG.datasets),
-        models=every_shown("model.safetensors"),
         training=every_shown("training.json"),
+        images=cells(f"{NETWORK}/images.parquet") if CONFIG.comparison else [],
         curvature=every_shown("curvature.parquet") if CONFIG.curvature else [],
         perturbations=every_shown("perturbations.parquet"),
     output:
@@ -208,7 +208,6 @@ rule run_notebook:
                     "NAME": CONFIG.name,
                     "REPORT": str(Path(output.page).parent),
                     "RESULTS": results_folder(input),
-                    "DATA": str(Path(input.data[0]).parent),
                 },
                 "computed": [section for section, there in COMPUTED.items() if there],
             }

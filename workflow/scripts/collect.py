@@ -1,18 +1,19 @@
 """Gather every cell's records into tidy tables."""
 
-import json
-
 import pandas as pd
 
 from input_hessian.experiment.cells import cell_folders
-from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.readers import read_csv, read_json, read_parquet
 from input_hessian.experiment.results import robust_accuracy, wilson_interval, worst_case
 from input_hessian.experiment.statistics import contrast
 from input_hessian.experiment.tables import CELL
 
 GROUP = ["dataset", "regularizer", "lam"]
+# Columns that train.py writes; it would import PyTorch.
+CURVE = ["epoch", "loss", "penalty", "accuracy", "validation_loss", "validation_accuracy"]
+CURVE += ["seconds", "steps"]
 GROUPED = ["attack", "norm", "epsilon", "mean", "low", "high", "images", "seeds"]
 
 
@@ -42,19 +43,19 @@ def main(
     outcomes: dict[tuple, list[pd.DataFrame]] = {}
     grid = settings["grid"]
     # The verdicts of all attacks on the selected cells, by cell.
-    verdicts = [pd.read_parquet(path) for path in selected]
+    verdicts = [read_parquet(path) for path in selected]
     verdicts = dict(iter(pd.concat(verdicts).groupby(CELL))) if verdicts else {}
     for folder in cell_folders(grid):
-        training = json.loads(verified(folder / "training.json").read_text())
-        evaluation = json.loads(verified(folder / "evaluation.json").read_text())
+        training = read_json(folder / "training.json")
+        evaluation = read_json(folder / "evaluation.json")
         identity = {key: training[key] for key in CELL}
         training.pop("settings")
         evaluation.pop("evaluated_with")
         n = evaluation["test_images"]
         low, high = wilson_interval(round(evaluation["test_accuracy"] * n), n)
         rows.append(training | evaluation | {"test_low": low, "test_high": high})
-        epochs.append(pd.read_csv(verified(folder / "curve.csv")).assign(**identity))
-        images = pd.read_parquet(verified(folder / "images.parquet"))
+        epochs.append(read_csv(folder / "curve.csv", CURVE).assign(**identity))
+        images = read_parquet(folder / "images.parquet")
         if images.empty:  # the cell diverged: see its status in the table of cells
             continue
         columns = ["index", "attack", "norm", "epsilon", "robust"]

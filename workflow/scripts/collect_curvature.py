@@ -3,9 +3,9 @@
 import pandas as pd
 
 from input_hessian.experiment.cells import cell_folders
-from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Output, Settings, run
 from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.readers import read_parquet
 from input_hessian.experiment.results import compare_radius, describe_curvature, with_distance
 from input_hessian.experiment.tables import CELL
 
@@ -13,11 +13,11 @@ from input_hessian.experiment.tables import CELL
 def main(*, settings: Settings, csv: Output) -> None:
     rows = []
     for folder in cell_folders(settings["grid"]):
-        images = pd.read_parquet(verified(folder / "curvature.parquet"))
+        images = read_parquet(folder / "curvature.parquet")
         if images.empty:  # the cell diverged: see its status in the table of cells
             continue
         row = images[CELL].iloc[0].to_dict() | describe_curvature(images)
-        perturbations = pd.read_parquet(verified(folder / "perturbations.parquet"))
+        perturbations = read_parquet(folder / "perturbations.parquet")
         if not perturbations.empty:  # else the configuration leaves the attack out
             row |= compare_radius(with_distance(images, perturbations))
         rows.append(row)

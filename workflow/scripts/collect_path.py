@@ -3,9 +3,9 @@
 import pandas as pd
 
 from input_hessian.experiment.cells import cell_folders
-from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Output, Settings, run
 from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.readers import read_parquet
 from input_hessian.experiment.tables import CELL
 
 # A bound counts as broken beyond this share of the distance: the path is known at single points.
@@ -35,7 +35,7 @@ def describe(images: pd.DataFrame) -> dict[str, float]:
 def main(*, settings: Settings, csv: Output) -> None:
     rows = []
     for folder in cell_folders(settings["grid"]):
-        images = pd.read_parquet(verified(folder / "path.parquet"))
+        images = read_parquet(folder / "path.parquet")
         if images.empty:  # the cell diverged, or no image was broken
             continue
         rows.append(images[CELL].iloc[0].to_dict() | describe(images))

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.readers import read_parquet
 from input_hessian.experiment.results import least_accuracy, worst_case
 from input_hessian.experiment.statistics import best_point, contrast, holm
 from input_hessian.experiment.table_text import NORMS, dataset_title, percent
@@ -94,7 +94,7 @@ class Cells:
             tables = []
             for cell in self.group(dataset, name, lam).to_dict("records"):
                 folder = "{dataset}/{regularizer}/lam~{lam:g}/seed~{seed}".format(**cell)
-                table = pd.read_parquet(verified(self.results / folder / file))
+                table = read_parquet(self.results / folder / file)
                 if file == "images.parquet":
                     columns = ["index", "attack", "norm", "epsilon", "robust"]
                     table = worst_case(table[columns])

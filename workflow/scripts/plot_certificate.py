@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 
 from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
+from input_hessian.experiment.readers import read_parquet
 from input_hessian.experiment.tables import read_table
 
 LINES = {
@@ -19,7 +20,7 @@ LINES = {
 def main(
     certificates: list[Input], cells: Input, *, dataset: str, png: Output, pdf: Output
 ) -> None:
-    tables = [table for table in map(pd.read_parquet, certificates) if not table.empty]
+    tables = [table for table in map(read_parquet, certificates) if not table.empty]
     if not tables:
         return plotting.nothing_to_draw(png, pdf)
     styles = plotting.regularizer_styles(read_table(cells)["regularizer"])

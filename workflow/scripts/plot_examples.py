@@ -1,6 +1,5 @@
 """Adversarial examples at the smallest radius that fools each network, one row per regularizer."""
 
-import json
 import math
 
 import matplotlib.pyplot as plt
@@ -9,6 +8,7 @@ from safetensors.torch import load_file
 from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
 from input_hessian.experiment.data import class_names
+from input_hessian.experiment.readers import read_json
 
 
 def main(
@@ -22,7 +22,7 @@ def main(
     pdf: Output,
 ) -> None:
     names = class_names(data)
-    cells = [json.loads(path.read_text()) for path in training]
+    cells = [read_json(path) for path in training]
     # A diverged cell has no examples.
     rows = [
         (plotting.with_lam(cell["regularizer"], cell["lam"]).replace(", ", "\n"), tensors)

@@ -41,6 +41,7 @@ def main(matched: Input, *, reference: str, settings: Settings, png: Output, pdf
     )
     for (norm, _), axes in grid.axes_dict.items():
         axes.set_xlabel(f"{plotting.NORMS[norm]} radius ε (pixel units)")
+        axes.xaxis.set_major_formatter("{x:g}")
         for line in axes.lines:
             line.set_zorder(2 + (line.get_linewidth() > 2))  # the reference above the others
     grid.set(

@@ -13,11 +13,13 @@ GROUP = ["dataset", "regularizer", "lam"]
 def main(cells: Input, groups: Input, *, settings: Settings, png: Output, pdf: Output) -> None:
     trained, attacked = read_table(cells), read_table(groups)
     finished = trained[trained["status"] == "finished"]
-    error = 1 - finished.set_index(GROUP)["test_accuracy"]
+    finished = finished.set_index(GROUP)
+    # The axis is logarithmic: no error at all is drawn as half an image.
+    error = (1 - finished["test_accuracy"]).clip(lower=0.5 / finished["test_images"])
     clean = error.groupby(level=GROUP).agg(x_mean="mean", x_low="min", x_high="max")
-    table = attacked[attacked["attack"] == "worst"].join(clean, on=GROUP)
-    if table.empty:
+    if attacked.empty:
         return plotting.nothing_to_draw(png, pdf)
+    table = attacked[attacked["attack"] == "worst"].join(clean, on=GROUP)
     styles = plotting.regularizer_styles(trained["regularizer"])
     handles = {}
 
@@ -40,7 +42,9 @@ def main(cells: Input, groups: Input, *, settings: Settings, png: Output, pdf: O
                 axes.plot(x["mean"].iloc[-1], rows["mean"].iloc[-1], ms=7, **style)
             handles[name] = plt.Line2D([], [], label=name, **style)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = axes.get_xlim()
+        subs = (1, 2, 5) if high > 5 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
         axes.xaxis.set_major_formatter(FuncFormatter("{:g}".format))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(0.08)

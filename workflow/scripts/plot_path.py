@@ -42,12 +42,13 @@ def main(path: Input, *, png: Output, pdf: Output) -> None:
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.axvline(0, color="0.3", lw=0.8)
         axes.grid(axis="y", visible=False)
+        axes.set_axisbelow(True)
         axes.set_title(plotting.dataset_title(dataset))
-        axes.set_xlabel("nats, mean over images and seeds")
+        axes.set_xlabel("nats")
     handles, _ = panels[0, 0].get_legend_handles_labels()
     title = (
-        "What the loss rises by on the straight way to the\n"
-        f"smallest {plotting.NORMS['l2']} perturbation found, up to {table['n'].max()} test images a network"
+        f"What the loss rises by on the straight way to the smallest {plotting.NORMS['l2']} perturbation found\n"
+        f"mean over up to {table['n'].max()} test images a network, {plotting.of_seeds(table['seed'].nunique())}"
     )
     plotting.save(figure, [png, pdf], title, handles)
 

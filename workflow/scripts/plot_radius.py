@@ -6,6 +6,7 @@ import seaborn as sns
 
 from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
+from input_hessian.experiment.readers import read_parquet
 from input_hessian.experiment.results import broken_images, compare_radius, with_distance
 from input_hessian.experiment.tables import read_table
 
@@ -22,7 +23,7 @@ def main(
     pdf: Output,
 ) -> None:
     cells = [
-        broken_images(with_distance(*map(pd.read_parquet, paths)))
+        broken_images(with_distance(*map(read_parquet, paths)))
         for paths in zip(curvature, perturbations, strict=True)
     ]
     # The empty table of a diverged cell has no numbers, and would make texts of those of the others.

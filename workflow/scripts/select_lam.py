@@ -1,13 +1,11 @@
 """Select one lam per dataset and regularizer, by validation images alone."""
 
-import json
-
 import pandas as pd
 
 from input_hessian.experiment.cells import cell_folders
-from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Output, Settings, run
 from input_hessian.experiment.files import write_atomically
+from input_hessian.experiment.readers import read_json
 from input_hessian.experiment.results import select
 from input_hessian.experiment.table_text import NORMS
 from input_hessian.experiment.tables import CELL
@@ -16,7 +14,7 @@ from input_hessian.experiment.tables import CELL
 def main(*, settings: Settings, selection: Output) -> None:
     rows = []
     for folder in cell_folders(settings["grid"]):
-        validation = json.loads(verified(folder / "validation.json").read_text())
+        validation = read_json(folder / "validation.json")
         robust = {
             norm: sum(radii.values()) / len(radii)
             for norm, radii in validation["robust_accuracy"].items()

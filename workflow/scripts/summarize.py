@@ -29,22 +29,23 @@ def summarize(cells: pd.DataFrame, groups: pd.DataFrame, headline: dict) -> pd.D
             ]
             measure = [f"{NORMS[norm]} {epsilon:g}" for epsilon in rows["epsilon"]]
             measured.append(rows.assign(measure=measure))
-    return pd.concat(measured)[[*KEYS, "measure", "mean", "low", "high", "seeds"]]
+    table = pd.concat(measured, ignore_index=True)
+    return table[[*KEYS, "measure", "mean", "low", "high", "seeds"]]
 
 
 def to_markdown(summary: pd.DataFrame, cells: pd.DataFrame, groups: pd.DataFrame) -> str:
     """Return one table per dataset, each with what its numbers are."""
     blocks = []
     for dataset, rows in summary.groupby("dataset", sort=False):
-        seeds = rows["seeds"].max()
+        seeds = int(rows["seeds"].max())
         attacked = groups.loc[groups["dataset"] == dataset, "images"].max()
         clean = cells.loc[cells["dataset"] == dataset, "test_images"].max()
         text = percent(rows["mean"]) + " [" + percent(rows["low"]) + ", "
         text += percent(rows["high"]) + "]"
-        fewer = rows["seeds"] < seeds
-        text[fewer] += " (" + rows.loc[fewer, "seeds"].astype(str) + " of them)"
         alone = (rows["measure"] == "clean") & (rows["seeds"] == 1)
         text[alone] = percent(rows["mean"])[alone]
+        fewer = rows["seeds"] < seeds
+        text[fewer] += " (" + rows.loc[fewer, "seeds"].astype(str) + " of them)"
         over = "images and seeds" if seeds > 1 else "images"
         wide = wide_by_lam(rows.assign(text=text), "measure")
         blocks.append(

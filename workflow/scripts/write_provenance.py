@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 
 from input_hessian.experiment.cells import cell_folders
-from input_hessian.experiment.checksums import verified
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.provenance import environment
+from input_hessian.experiment.readers import read_json
 from input_hessian.experiment.release import config_sha256, sha256
 from input_hessian.experiment.tables import read_table
 
@@ -129,10 +129,8 @@ def main(
 ) -> None:
     grid, config = settings["grid"], settings["config"]
     folders = cell_folders(grid)
-    training = [json.loads(verified(folder / "training.json").read_text()) for folder in folders]
-    evaluation = [
-        json.loads(verified(folder / "evaluation.json").read_text()) for folder in folders
-    ]
+    training = [read_json(folder / "training.json") for folder in folders]
+    evaluation = [read_json(folder / "evaluation.json") for folder in folders]
     (path,) = (path for path in tables if path.name == "cells.csv")
     cells = read_table(path)
     here = environment(torch.device("cpu"), threads=1)

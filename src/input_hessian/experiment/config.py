@@ -330,7 +330,7 @@ class Comparison(Part):
 
     reference: str
     """Regularizer that the others are compared with."""
-    families: dict[str, Several[str]] = {}
+    families: dict[Annotated[str, Field(min_length=1)], Several[str]] = {}
     """With whom, by the name that tables use: of several regularizers, for each data set and norm
     with the most robust one on validation images; p-values are adjusted within a family."""
 
@@ -507,7 +507,7 @@ def _consistently_left_out(mapping: dict[str, Any]) -> dict[str, Any]:
             for family, names in families.items():
                 if isinstance(names, list):
                     left = [name for name in names if name not in left_out("regularizers")]
-                    families[family] = left or None
+                    families[family] = left if left or not names else None
     return mapping
 
 
@@ -570,8 +570,15 @@ def _inconsistencies(config: Config) -> Iterator[str]:
     if config.comparison:
         yield from _missing_cells(config, "comparison", "reference", config.comparison.reference)
         known = list(config.regularizers)
+        seen = {config.comparison.reference}
         for family, names in config.comparison.families.items():
             for i, name in enumerate(names):
+                if name in seen:
+                    yield (
+                        f"comparison.families.{family}[{i}]: {name} is the reference or stands in "
+                        "another family already, expected once; delete it here"
+                    )
+                seen.add(name)
                 if name not in known:
                     yield (
                         f"comparison.families.{family}[{i}]: got {name!r}, expected a name of "
@@ -605,6 +612,8 @@ def _regularizer_inconsistencies(config: Config, name: str, entry: Regularizer) 
         )
     elif name != "none" and "lam" not in entry.model_fields_set:
         yield f"{where}: missing lam; add the line `lam: [...]`"
+    elif name == "none" and entry.step_cost != 1:
+        yield f"{where}.step_cost: the baseline's step is the unit; delete the line"
     elif name == "none" and isinstance(entry.lam, dict):
         yield f"{where}.lam: the baseline is trained on every data set; delete the line"
     if name == "control":

@@ -44,7 +44,7 @@ def read_csv(path: str | Path, columns: list[str]) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(verified(Path(path)))
-        table = table.astype(float) if len(table) else table
+        table.astype(float)
     except ValueError as error:
         raise _damaged(path, "a table of numbers", error) from None
     if list(table.columns) != columns:
