@@ -51,12 +51,12 @@ def call(tmp_path):
         "--result": [str(tmp_path / "r.json")],
     }
 
-    def call(changes=()):
+    def call(changes=(), settings="images: 5\nepsilons: {l2: [0.5, 1.0e-05]}\n"):
         words = [w for name, values in (usual | dict(changes)).items() for w in (name, *values)]
         return subprocess.run(
             [sys.executable, script, *words],
             cwd=tmp_path,
-            input="images: 5\nepsilons: {l2: [0.5, 1.0e-05]}\n",
+            input=settings,
             capture_output=True,
             text=True,
         )
@@ -76,6 +76,15 @@ def test_every_parameter_arrives_in_its_type(call):
         "place": "../here",
         "threads": 2,
     }
+
+
+@pytest.mark.parametrize("settings", ["", "5", "- 1", "{a: "])
+def test_a_script_that_is_called_by_hand_says_what_it_reads(call, settings):
+    done = call(settings=settings)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: settings: expected ")
+    assert "on standard input, got " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_missing_input_is_named(call):

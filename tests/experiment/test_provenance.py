@@ -102,3 +102,8 @@ def test_sources_inside_another_repository_have_no_commit(repository):
     unpacked.write_text("ours")
     assert commit(unpacked) == "unknown"
     assert commit(folder.parent / "nowhere.py") == "unknown"
+
+
+def test_a_job_has_at_least_one_thread():
+    with pytest.raises(UserError, match="threads: expected a whole number of at least 1, got 0"):
+        configure("cpu", 0)

@@ -1,0 +1,86 @@
+"""Clean and robust accuracy of any network, by the attacks of the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from input_hessian.experiment.attacks import AttackSettings, clean_verdicts
+from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.evaluation import Records, run_attacks, verdicts
+from input_hessian.experiment.inference import frozen
+from input_hessian.experiment.results import robust_accuracy, worst_case
+
+# Those of config.yaml, at every radius.
+ATTACKS = (
+    AttackSettings("fgsm", "linf"),
+    AttackSettings("pgd", "linf", steps=40),
+    AttackSettings("pgd", "l2", steps=40),
+    AttackSettings("ddn", "l2", steps=100),
+    AttackSettings("apgd-ce", "linf"),
+    AttackSettings("apgd-t", "linf"),
+    AttackSettings("apgd-ce", "l2"),
+    AttackSettings("apgd-t", "l2"),
+)
+
+
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilons: Mapping[str, Sequence[float]],
+    attacks: Sequence[AttackSettings] = ATTACKS,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Attack a network and return its clean and robust accuracy.
+
+    Args:
+        model: maps images to logits ``[N, K]``, image by image, in float32 or float64; any
+            normalisation belongs inside.  It is attacked in evaluation mode.
+        images: ``[N, *image]`` in [0, 1], of the network's dtype.
+        labels: ``[N]``, int64.
+        epsilons: radii per norm, ``{"linf": [...], "l2": [...]}``, in pixel units, increasing; attacks
+            of a norm that has none are left out.
+        attacks: which, and how strong.
+        seed: of the attacks.
+
+    Returns:
+        A row per attack, norm and epsilon: ``attack, norm, epsilon, n, robust, robust_accuracy, low,
+        high``, the last two its 95% Wilson interval.  Epsilon 0 is the clean accuracy; attack
+        ``worst`` counts the images that withstand every attack of the norm at this and every
+        smaller radius.  An attack on survivors alone (:func:`run_attacks`) is counted with
+        those before it.
+
+    Raises:
+        UserError, ValueError: as :func:`input_hessian.experiment.attacks.run_attack`.
+    """
+    network = frozen(model)
+    correct = clean_verdicts(network, images, labels)
+    index = torch.arange(len(labels))
+    chosen = [attack for attack in attacks if attack.norm in epsilons]
+    if not chosen:
+        raise UserError(
+            "epsilons: expected linf or l2 with radii, for a norm of at least one of the attacks; "
+            f"got {dict(epsilons)} for attacks of {sorted({attack.norm for attack in attacks})}"
+        )
+    with TemporaryDirectory() as folder:
+        tables = [
+            verdicts(settings, record, correct, index, labels.cpu())
+            for settings, record in run_attacks(
+                network,
+                images,
+                labels,
+                chosen,
+                epsilons=epsilons,
+                seed=seed,
+                records=Records(Path(folder), ""),
+            )
+        ]
+    every = pd.concat(tables).drop(columns="label")
+    return robust_accuracy(pd.concat([worst_case(every), every]))
