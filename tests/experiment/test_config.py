@@ -445,8 +445,20 @@ CASES = {
         ["comparison: missing reference; add the line `reference: ...`"],
     ),
     "family with a misspelt regularizer": (
-        "comparison: {families: {mine: [hessian, gradiant]}}",
+        "comparison: {families: {gradient penalty: null, mine: [gradient, gradiant]}}",
         ["comparison.families.mine[1]: got 'gradiant', expected a name of", "mean gradient?)"],
+    ),
+    "family with the reference": (
+        "comparison: {families: {mine: [hessian]}}",
+        ["comparison.families.mine[0]: hessian is the reference or stands in another family"],
+    ),
+    "family with what another family has": (
+        "comparison: {families: {others: [gradient]}}",
+        ["comparison.families.others[0]: gradient is the reference or stands in another family"],
+    ),
+    "baseline with a cost": (
+        "regularizers: {none: {step_cost: 2}}",
+        ["regularizers.none.step_cost: the baseline's step is the unit; delete the line"],
     ),
     "family with a regularizer twice": (
         "comparison: {families: {mine: [gradient, gradient]}}",

@@ -33,8 +33,8 @@ def packed(results: Path, examples: list[Path]) -> list[Path]:
     return sorted(path for path in results.rglob("*") if path.is_file() and belongs(path))
 
 
-def main(examples: list[Input], *, results: Path, archive: Output) -> None:
-    files = packed(results, examples)
+def main(examples: list[Input], *, results: str, archive: Output) -> None:
+    files = packed(Path(results), examples)
     if not files:
         raise UserError(
             f"{results}: expected the results of a run, found none; run snakemake first"
