@@ -186,11 +186,12 @@ def more_robust(comparison: pd.DataFrame | None, names: list[str]) -> tuple[str,
         return verdict([]), "Nothing to compare."
     words = rows["conclusion"]
     lines = [
-        f"{dataset_title(row.dataset)}, {NORMS[row.norm]} {row.epsilons.replace(' ', ' and ')}: "
-        f"{row.conclusion} than {row.regularizer}"
-        if row.conclusion.endswith("robust")
-        else f"{dataset_title(row.dataset)}, {NORMS[row.norm]} {row.epsilons.replace(' ', ' and ')}: "
-        f"{row.conclusion} to {row.regularizer}"
+        f"{dataset_title(row.dataset)}, {NORMS[row.norm]} {row.epsilons.replace(' ', ', ')}: "
+        + (
+            f"{row.conclusion} than {row.regularizer}"
+            if row.conclusion.endswith("robust")
+            else f"no difference from {row.regularizer} shown"
+        )
         for row in rows.itertuples()
     ]
     numbers = [
