@@ -52,7 +52,7 @@ SMALL = {
     "seeds": [0],
     "training": {"epochs": EPOCHS},
     "regularizers": dict.fromkeys(
-        ("gradient", "taylor", "cure", "jacobian", "adversarial-linf", "adversarial-l2")
+        ("gradient", "taylor", "cure", "jacobian", "adversarial-linf", "adversarial-l2", "trades")
     )
     | {"hessian": {"lam": [1]}},
     "evaluation": {
@@ -71,6 +71,7 @@ SMALL = {
     },
     "masking": {"images": 10},
     "curvature": {"images": 10},
+    "path": {"images": 10, "points": 5},
     "selection": {"images": 10, "steps": 2, "attacks": [{"attack": "fab-t", "norm": "linf"}]},
     "recovery": {"lam": [1], "images": 16, "progress": [0, 1], "hvps": [1, 3], "draws": 1},
 }

@@ -50,9 +50,10 @@ def certificates(dataset):
     entries = CONFIG.certificate.regularizers if CONFIG.certificate else []
     return [
         f"{CERTIFIABLE}/certificate.parquet".format(
-            dataset=dataset, regularizer=entry.name, lam=f"{entry.lam:g}", seed=SEED
+            dataset=dataset, regularizer=entry.name, lam=f"{entry.lam:g}", seed=seed
         )
         for entry in entries
+        for seed in CONFIG.seeds
     ]
 
 

@@ -35,6 +35,7 @@ def main(
 
     figure, axes = plt.subplots(figsize=(5.2, 3.1))
     for column, (line, _) in LINES.items():
+        # Of all seeds together, which is the mean over them.
         # Finite: of an image that nothing broke, seaborn would drop the distance.
         radii = images[column].clip(upper=2 * largest)
         sns.ecdfplot(
@@ -47,13 +48,17 @@ def main(
             ax=axes,
         )
         axes.get_legend().remove()
-    handles = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
+    clean = (images["distance"] > 0).groupby(names).mean()
+    handles = [
+        Line2D([], [], color=colour, label=f"{name} (clean: {100 * clean[name]:.1f}%)")
+        for name, colour in colours.items()
+    ]
     handles += [Line2D([], [], color="0.4", ls=line, label=label) for line, label in LINES.values()]
     axes.set(xlabel=f"{plotting.NORMS['l2']} radius (pixel units)", ylabel="Robust accuracy (%)")
     axes.set(xlim=(0, largest), ylim=(-2, 102))
     title = (
         f"{plotting.dataset_title(dataset)}: certified and attacked accuracy of a small smooth MLP\n"
-        f"n = {max(map(len, tables))} test images, 1 seed"
+        f"n = {max(map(len, tables))} test images, {plotting.of_seeds(images['seed'].nunique())}"
     )
     plotting.save(figure, [png, pdf], title, handles, columns=2)
 

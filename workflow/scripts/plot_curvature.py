@@ -49,17 +49,19 @@ def main(curvature: Input, *, dataset: str, png: Output, pdf: Output) -> None:
                 whiskerprops=colour,
                 medianprops={"color": "black"},
             )
+            mean = gmean(rows[f"{measure}_mean"])
+            axes.plot(mean, height, "D", ms=3.5, mfc="white", mec="black", mew=0.8, zorder=4)
         shown = table[[f"{measure}_{q}" for q in BOX.values()]]
         # Networks that have died have zeros alone, which have no logarithm.
         scale = "log" if (shown > 0).any(axis=None) else "linear"
         axes.set(xscale=scale, xlabel=label, ylim=(heights[-1] - 0.7, 0.7))
         axes.grid(axis="y", visible=False)
     seeds = table["seed"].nunique()
-    mean = f", geometric mean over {seeds} seeds" if seeds > 1 else ""
+    over = f"; geometric mean over {seeds} seeds" if seeds > 1 else ""
     title = (
         f"{plotting.dataset_title(dataset)}: input gradient and Hessian of the loss at "
         f"n = {table['n'].max()} test images\n"
-        f"line: median image, box: 25% to 75%, whiskers: 5% to 95%{mean}"
+        f"line: median image, diamond: mean, box: 25% to 75%, whiskers: 5% to 95%{over}"
     )
     plotting.save(figure, [png, pdf], title)
 

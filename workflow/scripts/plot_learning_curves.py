@@ -42,6 +42,14 @@ def main(curves: Input, *, dataset: str, png: Output, pdf: Output) -> None:
         axes.set_title(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     grid.set_ylabels("")
+    # Where training ends: the first third of the epochs would squeeze the rest.
+    late = table[table["epoch"] > table["epoch"].max() / 3]
+    for axes in grid.axes[:, :2].flat:
+        lowest = late[["accuracy", "validation_accuracy"]].min(axis=None)
+        axes.set_ylim(lowest - 0.05 * (100 - lowest) - 0.1, 100.1)
+    if (table["penalty"] > 0).any():
+        for axes in grid.axes[:, 2]:
+            axes.set_yscale("log")
     seeds = table["seed"].nunique()
     band = "mean, band: lowest to highest of " if seeds > 1 else ""
     title = f"{plotting.dataset_title(dataset)} ({band}{plotting.of_seeds(seeds)})"

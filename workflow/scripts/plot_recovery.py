@@ -36,7 +36,7 @@ def main(recovery: list[Input], *, dataset: str, png: Output, pdf: Output) -> No
         palette="colorblind",
         markers=True,
         dashes=False,
-        errorbar=("pi", 100),  # lowest to highest moment
+        errorbar=None,
         height=2.6,
         aspect=max(3, 7 / table["lam"].nunique()) / 2.6,
         facet_kws={"legend_out": False},
@@ -53,7 +53,7 @@ def main(recovery: list[Input], *, dataset: str, png: Output, pdf: Output) -> No
     title = (
         f"{plotting.dataset_title(dataset)}: share of the converged norm that each estimator finds\n"
         f"while a network trains with {table['regularizer'].iloc[0]} at λ "
-        f"(mean and range over {table['progress'].nunique()} moments after the start)"
+        f"(mean over {table['progress'].nunique()} moments after the start)"
     )
     plotting.save(grid.figure, [png, pdf], title, plotting.legend_handles(grid), columns=3)
 

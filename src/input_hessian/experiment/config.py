@@ -345,7 +345,7 @@ class CertifiedCell(Part):
 
 
 class Certificate(Part):
-    """A side experiment, on networks small and smooth enough for a certified radius; first seed."""
+    """A side experiment, on networks small and smooth enough for a certified radius."""
 
     model: Model
     """Fully connected with softplus; the certificate shrinks as width and beta grow."""
