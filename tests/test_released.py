@@ -35,6 +35,7 @@ def today(config):
     config = as_mappings(config)
     evaluation, selection = dict(config["evaluation"]), dict(config["selection"])
     loss = {"max_clean_loss": selection.pop("max_clean_loss")}  # one for all datasets, then
+    assert selection.pop("steps") == 40  # of PGD, which selected then: APGD-CE now
     masking = {"images": evaluation.pop("masking_images")}
     further = {"attacks": evaluation.pop("selected_attacks")}
     return config | {

@@ -30,7 +30,7 @@ def pgd(
     steps: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return images ``[B, *image]`` in the ball around the given ones along which a loss rises.
+    """Return images ``[B, *image]`` of higher loss, each in the ball around the given one.
 
     The start is uniform in the ball.  Each step is ``2.5 radius / steps`` long, along the sign of
     the gradient (linf) or its direction (l2), and ends at the nearest point of the ball, clipped to
@@ -39,7 +39,7 @@ def pgd(
     2018.
 
     Args:
-        gradient: of the loss, per image, at the images that it is given; constant or not.
+        gradient: of the loss, per image, at the images that it is given; may carry a graph.
         images: ``[B, *image]`` in [0, 1].
         radius: of the ball, in pixel units.
         norm: ``"linf"`` or ``"l2"``.

@@ -72,7 +72,7 @@ SMALL = {
     "masking": {"images": 10},
     "curvature": {"images": 10},
     "path": {"images": 10, "points": 5},
-    "selection": {"images": 10, "steps": 2, "attacks": [{"attack": "fab-t", "norm": "linf"}]},
+    "selection": {"images": 10, "attacks": [{"attack": "fab-t", "norm": "linf"}]},
     "recovery": {"lam": [1], "images": 16, "progress": [0, 1], "hvps": [1, 3], "draws": 1},
 }
 

@@ -8,6 +8,8 @@ import pytest
 from input_hessian.experiment.errors import UserError
 
 CELL = "results/small/mnist/none/lam~0/seed~0"
+LAMS = {"mnist": {"none": ["0"], "hessian": ["1"]}}
+GRID = {"results": "results/small", "datasets": LAMS, "seeds": [0]}
 
 
 @pytest.fixture
@@ -22,12 +24,15 @@ def results(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     (tmp_path / "results/small/selection.csv").write_text("a\n")
+    stale = tmp_path / CELL.replace("lam~0", "lam~7") / "images.parquet"  # of an earlier grid
+    stale.parent.mkdir(parents=True)
+    stale.write_text("stale")
     return {*(f"{CELL}/{name}" for name in kept), "results/small/selection.csv"}
 
 
 def pack(path, tmp_path):
     shown = tmp_path / CELL / "examples.safetensors"
-    archive.main([shown], results="results/small", archive=tmp_path / path)
+    archive.main([shown], settings={"grid": GRID}, archive=tmp_path / path)
     return (tmp_path / path).read_bytes()
 
 
@@ -43,5 +48,6 @@ def test_an_archive_unpacks_to_the_results_without_the_networks(results, tmp_pat
 
 
 def test_a_run_without_results_is_no_archive(results, tmp_path):
+    grid = GRID | {"results": "results/none"}
     with pytest.raises(UserError, match="results/none: expected the results of a run, found none"):
-        archive.main([], results="results/none", archive=tmp_path / "cells.zip")
+        archive.main([], settings={"grid": grid}, archive=tmp_path / "cells.zip")

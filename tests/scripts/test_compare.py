@@ -1,9 +1,10 @@
-"""The comparison at equal clean accuracy: a small experiment whose numbers follow by hand.
+"""The comparison at a limited loss of clean accuracy: a small experiment whose numbers follow by hand.
 
 ``strong`` and ``weak`` networks withstand the first so many of 100 images, in steps of two per seed.
 """
 
 import itertools
+import json
 
 import compare
 import judge_claims
@@ -99,7 +100,7 @@ class Experiment:
         )
         sizes[: None if finished else 0].to_parquet(self.cell(cell) / "perturbations.parquet")
 
-    def compare(self):
+    def compare(self, masking=()):
         """Return the tables as others read them, and the Markdown."""
         names = ["matched.csv", "comparison.csv", "comparison.md"]
         matched, csv, markdown = (self.folder / name for name in names)
@@ -111,9 +112,13 @@ class Experiment:
         compare.main(
             selection=self.folder / "selection.csv",
             cells=self.folder / "cells.csv",
+            masking=list(masking),
+            images=[],
+            perturbations=[],
             settings=SETTINGS | per_dataset,
             matched=matched,
             csv=csv,
+            sensitivity=self.folder / "sensitivity.csv",
             markdown=markdown,
         )
         return read_table(matched), read_table(csv), markdown.read_text()
@@ -201,9 +206,12 @@ def test_differences_are_tested_within_their_families(tmp_path):
     ]
     for (norm, name), row in compared.iterrows():
         found = contrast(truth("hessian", norm), truth(name, norm))
-        for measure in ("low", "high", "detectable"):
+        for measure in ("low", "high"):
             assert row[measure] == pytest.approx(getattr(found, measure), abs=1e-4)
-        assert (row["reference"], row["epsilons"]) == ("hessian", "0.1 0.2")
+        level = 0.05 / (2 if row["family"] in SETTINGS["families"] else 1)
+        strict = contrast(truth("hessian", norm), truth(name, norm), confidence=1 - level)
+        assert row["detectable"] == pytest.approx(strict.detectable, abs=1e-4)
+        assert (row["reference"], row["epsilons"]) == ("hessian", "[0.1, 0.2]")
         assert (row["images"], row["seeds"]) == (N, 2)
     # by hand: 60% and 29.5%, of gradient 75% of (10, 4.5) and 25% of (50, 24.5)
     difference = compared["difference"]
@@ -222,10 +230,10 @@ def test_differences_are_tested_within_their_families(tmp_path):
         *["not tested"] * 2,
     ]
     assert (
-        "| gradient penalty | MNIST     | l∞ 0.1, 0.2 | hessian minus gradient | +30.0 ["
+        "| MNIST     | l∞ 0.1, 0.2 | 2       | hessian minus gradient | +0.0    | +30.0 ["
         in markdown
     )
-    assert "100 test images; interval over images and seeds." in markdown
+    assert "on 100 test images; 95% interval over images and seeds, not adjusted." in markdown
 
 
 def test_a_family_is_represented_by_its_most_robust_member_on_validation_images(
@@ -244,12 +252,46 @@ def test_a_family_is_represented_by_its_most_robust_member_on_validation_images(
     ]
 
 
+def test_a_contrast_names_the_flagged_networks_that_it_uses(tmp_path):
+    masking = pd.DataFrame(
+        [
+            ("mnist", "hessian", 3.0, "pgd_gap", True),
+            ("mnist", "hessian", 3.0, "black_box", True),
+            ("mnist", "hessian", 1.0, "pgd_gap", False),
+            ("mnist", "none", 0.0, "single_step", True),
+        ],
+        columns=["dataset", "regularizer", "lam", "check", "flagged"],
+    )
+    masking.to_csv(tmp_path / "masking.csv", index=False)
+    _, compared, markdown = Experiment(tmp_path).compare([tmp_path / "masking.csv"])
+    flagged = compared.set_index(["norm", "regularizer"])["flagged"]
+    # gradient lies between plain training and its first lam, hessian at lam 1 alone under l2
+    assert flagged["linf", "gradient"] == "hessian 3: black_box, pgd_gap; none 0: single_step"
+    assert flagged["l2", "gradient"] == "none 0: single_step"
+    assert "hessian 3: black_box, pgd_gap" in markdown
+
+
+def test_contrasts_at_other_limits_are_shown_and_not_tested(tmp_path, monkeypatch):
+    _, _, markdown = Experiment(tmp_path).compare()
+    others = read_table(tmp_path / "sensitivity.csv")
+    assert set(others["clean_loss"]) == {1.0, 4.0}
+    assert set(others["conclusion"]) == {"not tested"}
+    assert others[["p_value", "p_holm"]].isna().all(axis=None)
+    assert "The same at other limits, not tested:" in markdown
+    monkeypatch.setattr(compare, "OTHER_LIMITS", (1,))
+    _, compared, _ = Experiment(tmp_path).compare()
+    same = read_table(tmp_path / "sensitivity.csv")
+    tested = compared[compared["family"].notna()].reset_index(drop=True)
+    columns = ["norm", "regularizer", "clean_difference", "difference", "low", "high", "detectable"]
+    pd.testing.assert_frame_equal(same[columns], tested[columns])
+
+
 def test_the_claim_is_judged_by_its_family_alone(tmp_path):
     _, compared, _ = Experiment(tmp_path).compare()
-    verdict, evidence = judge_claims.more_robust(compared, ["gradient"])
+    verdict, evidence = judge_claims.more_robust(compared, ["gradient"], 2)
     assert verdict == "holds"
     assert "more robust in 2 of 2 contrasts" in evidence
-    verdict, evidence = judge_claims.more_robust(compared, ["cure"])
+    verdict, evidence = judge_claims.more_robust(compared, ["cure"], 2)
     assert verdict == "does not hold"
     assert "more robust in 1 of 2 contrasts, less robust in 1" in evidence
 
@@ -275,7 +317,7 @@ def test_equal_networks_show_no_difference(tmp_path, monkeypatch):
     assert tested["difference"].tolist() == [0, 0]
     assert set(tested["conclusion"]) == {"no difference shown"}
     assert (tested["detectable"] > 0.01).all()
-    verdict, evidence = judge_claims.more_robust(compared, ["gradient"])
+    verdict, evidence = judge_claims.more_robust(compared, ["gradient"], 2)
     assert verdict == "not shown"
     assert "would have been found with a probability of 80%" in evidence
     assert "no difference shown" in markdown
@@ -307,7 +349,7 @@ def test_a_lam_of_which_a_seed_diverged_is_no_point_of_the_curve(tmp_path):
     assert compared.empty
     assert list(compared) == compare.COMPARED
     assert "### MNIST, l2" in markdown
-    assert judge_claims.more_robust(compared, ["gradient"])[0] == "not tested"
+    assert judge_claims.more_robust(compared, ["gradient"], 2)[0] == "not tested"
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -371,7 +413,14 @@ def test_the_notebook_computes_every_contrast_again(tmp_path):
     notebook = nbformat.read(ROOT / "workflow/notebooks/results.ipynb", nbformat.NO_CONVERT)
     (cell,) = [cell for cell in notebook.cells if cell.id == "c3-again"]
     assert cell.metadata.tags == ["needs-comparison"]
-    known = {"np": np, "pd": pd, "contrast": contrast, "holm": holm, "read_table": read_table}
+    known = {
+        "json": json,
+        "np": np,
+        "pd": pd,
+        "contrast": contrast,
+        "holm": holm,
+        "read_table": read_table,
+    }
     known |= {"Markdown": Markdown, "TABLES": tmp_path, "GROUP": CELL[:3]}
     known |= {"folder": lambda row: experiment.cell(row._asdict())}
     known |= {"finished": read_table(tmp_path / "cells.csv")}

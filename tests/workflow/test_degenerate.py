@@ -34,7 +34,7 @@ LEAST = {
 CURVATURE = {"curvature": {"images": 20}}
 EVERYTHING = CURVATURE | {
     "path": {"images": 20, "points": 5},
-    "selection": {"images": 20, "steps": 2, "attacks": []},
+    "selection": {"images": 20, "attacks": []},
     "comparison": {"reference": "hessian"},
     "cost": {"rounds": 1},
     "recovery": {"lam": [1], "images": 8, "progress": [0, 1], "hvps": [1, 3], "draws": 1},

@@ -4,15 +4,22 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import pandas as pd
 import pytest
+import torch
 import yaml
-from helpers.repository import ENVIRONMENT, EVERYTHING
+from helpers.repository import ENVIRONMENT, EVERYTHING, Repository, copy_tree
+from safetensors.torch import load_file
+
+from input_hessian.experiment.tables import selected_lams
+from input_hessian.experiment.zoo import load_network, network_names
 
 pytestmark = pytest.mark.slow
 
@@ -246,7 +253,8 @@ def test_a_changed_section_trains_nothing_and_repeats_no_attack(demo):
     attacked, before = target.with_name("images.parquet"), target.read_bytes()
     expected, found = attacked.read_bytes(), attacked.stat().st_ino
     with edited(
-        demo.path / EVERYTHING, lambda s: s.replace("masking:\n", "masking:\n  images: 49\n")
+        demo.path / EVERYTHING,
+        lambda s: s.replace("  images: 50\n  queries", "  images: 49\n  queries"),
     ):
         planned = demo.planned()
         assert planned["evaluate"] == CELLS
@@ -268,7 +276,7 @@ def test_the_demo_is_small(demo):
 def test_a_new_lam_computes_only_its_own_cells(demo):
     with edited(
         demo.path / EVERYTHING,
-        lambda s: s.replace("[0.1, 1]\n  tay", "[0.1, 0.5, 1]\n  tay"),
+        lambda s: s.replace("[0.1, 1]\n  grad", "[0.1, 0.5, 1]\n  grad"),
     ):
         planned = demo.planned()
     assert (planned["train"], planned["evaluate"]) == (2, 2)
@@ -462,6 +470,39 @@ def test_plain_snakemake_plans_the_full_experiment(demo):
     planned = demo.planned("--configfile", "config.yaml")
     assert planned["train"] >= 2 * 3 * (1 + 4 + 4)
     assert planned["train"] == planned["evaluate"]
+
+
+def test_an_archive_spares_training_and_attacks(demo, tmp_path):
+    """In a clone that has the data and unpacks it: the same tables, without any network."""
+    demo.snakemake("archive")
+    clone = Repository(copy_tree(tmp_path))
+    shutil.copytree(demo.path / "data", tmp_path / "data")
+    with zipfile.ZipFile(demo.path / "reports/everything/cells.zip") as archive:
+        archive.extractall(tmp_path)
+    assert not list((tmp_path / "results").rglob("model.safetensors"))
+    redraw = ("--workflow-profile", "profiles/redraw")
+    planned = clone.planned(*redraw)
+    assert {"tabulate", "draw_networks", "run_notebook"} <= planned.keys()
+    assert not [rule for rule in planned if rule.startswith(("train", "eval", "attack", "cert"))]
+    assert not [rule for rule in planned if rule.startswith("measure")]
+    clone.snakemake("tables", *redraw)
+    for table in (demo.path / "reports/everything/tables").glob("[!.]*"):
+        assert (
+            tmp_path / "reports/everything/tables" / table.name
+        ).read_bytes() == table.read_bytes()
+
+
+def test_the_selected_networks_load_by_name(demo):
+    demo.snakemake("networks")
+    folder = demo.path / "reports/everything/networks"
+    assert len(network_names(folder)) == 9
+    lam = selected_lams(demo.path / "results/everything/selection.csv", "digits")["hessian"]
+    trained = load_file(
+        demo.path / f"results/everything/digits/hessian/lam~{lam:g}/seed~0/model.safetensors"
+    )
+    state = load_network("digits", "hessian", folder).state_dict()
+    assert state.keys() == trained.keys()
+    assert all(torch.equal(state[name], trained[name]) for name in state)
 
 
 def test_workflow_is_linted_and_formatted(demo):

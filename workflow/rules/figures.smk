@@ -38,7 +38,7 @@ FIGURE_TABLE = {
 }
 if CONFIG.comparison:
     FIGURE_TABLE["headline"] = {
-        "shows": "robust accuracy at equal clean accuracy",
+        "shows": "robust accuracy at a limited loss of clean accuracy",
         "job": "accuracies",
         "category": "Robust accuracy",
         "input": {"matched": MATCHED},
@@ -86,7 +86,7 @@ if CONFIG.curvature and DDN:
     }
 if CONFIG.path:
     FIGURE_TABLE["path"] = {
-        "shows": "what the loss rises by on the way of an attack",
+        "shows": "what the loss rises by along the path of an attack",
         "job": "accuracies",
         "category": "Curvature",
         "input": {"path": PATH},

@@ -126,7 +126,6 @@ def evaluation_settings(cell, **attack):
     if CONFIG.selection:
         settings["validation"] = {
             "images": CONFIG.selection.images,
-            "steps": CONFIG.selection.steps,
             "epsilons": EPSILONS[cell["dataset"]],
         }
     return {part: {"cell": cell} | values for part, values in settings.items()}

@@ -88,10 +88,17 @@ if CONFIG.selection:
     }
 if CONFIG.comparison:
     TABLE_SCRIPTS["compare"] = {
-        "input": {"selection": SELECTION, "cells": CELLS},
+        "input": {
+            "selection": SELECTION,
+            "cells": CELLS,
+            "masking": [f"{TABLE}/masking.csv"] if CONFIG.masking else [],
+            "images": cells(f"{NETWORK}/images.parquet"),
+            "perturbations": cells(f"{NETWORK}/perturbations.parquet"),
+        },
         "output": {
             "matched": MATCHED,
             "csv": COMPARISON,
+            "sensitivity": f"{TABLE}/sensitivity.csv",
             "markdown": f"{TABLE}/comparison.md",
         },
         "settings": with_grid(
@@ -131,12 +138,20 @@ REPORTED = {
         ("cells.csv", "cells", "cells"),
         ("robustness.csv", "robustness_table", "robust accuracy"),
         ("curvature.csv", "curvature_table", "curvature and predicted radius"),
-        ("path.csv", "path_table", "loss and margin on the way of an attack"),
+        ("path.csv", "path_table", "loss and margin along the path of an attack"),
         ("masking.csv", "masking_table", "masking checks"),
         ("summary.csv", "summary", "summary"),
         ("autoattack.csv", "autoattack", "selected cells, attack by attack"),
-        ("comparison.csv", "comparison", "comparison at equal clean accuracy"),
-        ("matched.csv", "matched", "robust accuracy at equal clean accuracy"),
+        (
+            "comparison.csv",
+            "comparison",
+            "comparison at a limited loss of clean accuracy",
+        ),
+        (
+            "matched.csv",
+            "matched",
+            "robust accuracy at a limited loss of clean accuracy",
+        ),
         ("claims.csv", "claims", "the paper's claims"),
     ]
 }
@@ -212,7 +227,7 @@ rule archive:
     conda:
         "../../envs/pipeline.yaml"
     params:
-        results=RESULTS,
+        settings=lambda wildcards, input: text({"grid": grid(input.examples)}),
     message:
         "Pack the results without the networks"
     shell:

@@ -11,7 +11,8 @@ import io
 import zipfile
 from pathlib import Path
 
-from input_hessian.experiment.command import Input, Output, run
+from input_hessian.experiment.cells import cell_folders
+from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
 
@@ -21,23 +22,34 @@ LEFT_OUT_FOLDERS = {"kept", "attacks"}
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip file: equal contents, equal bytes
 
 
-def packed(results: Path, examples: list[Path]) -> list[Path]:
-    """Return the files of an archive, sorted, each with its checksum."""
-    kept = {path.absolute() for path in examples}
+def packed(grid: dict, examples: list[Path]) -> list[Path]:
+    """Return the files of an archive, sorted, each with its checksum.
+
+    Args:
+        grid: the cells, and the folder that holds them; it may hold those of other grids, too.
+        examples: files of adversarial examples to pack.
+    """
+    results, kept = Path(grid["results"]), {path.absolute() for path in examples}
+    folders = set(cell_folders(grid))
 
     def belongs(path: Path) -> bool:
+        parts = path.relative_to(results).parts
+        of_cell = parts[0] in grid["datasets"] and parts[1] != "selected"
+        if of_cell and folders.isdisjoint(path.parents):
+            return False
         of = path.with_name(path.name.removeprefix(".").removesuffix(".sha256"))
-        inside = LEFT_OUT_FOLDERS.isdisjoint(path.relative_to(results).parts)
-        return inside and (of.name not in LEFT_OUT or of.absolute() in kept)
+        needed = of.name not in LEFT_OUT or of.absolute() in kept
+        return needed and LEFT_OUT_FOLDERS.isdisjoint(parts)
 
     return sorted(path for path in results.rglob("*") if path.is_file() and belongs(path))
 
 
-def main(examples: list[Input], *, results: str, archive: Output) -> None:
-    files = packed(Path(results), examples)
+def main(examples: list[Input], *, settings: Settings, archive: Output) -> None:
+    files = packed(settings["grid"], examples)
     if not files:
         raise UserError(
-            f"{results}: expected the results of a run, found none; run snakemake first"
+            f"{settings['grid']['results']}: expected the results of a run, found none; run "
+            "snakemake first"
         )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as pack:

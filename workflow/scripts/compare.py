@@ -1,11 +1,13 @@
-"""Compare regularizers at equal clean accuracy, image by image, by the rules of docs/protocol.md."""
+"""Compare regularizers at a limited loss of clean accuracy, by the rules of docs/protocol.md."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from input_hessian.experiment.cells import cell_folder
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
@@ -13,23 +15,17 @@ from input_hessian.experiment.readers import read_parquet
 from input_hessian.experiment.results import least_accuracy, worst_case
 from input_hessian.experiment.statistics import best_point, contrast, holm
 from input_hessian.experiment.table_text import NORMS, dataset_title, percent
-from input_hessian.experiment.tables import read_table
+from input_hessian.experiment.tables import CELL, read_table
 
 ALPHA = 0.05
 POINT = ["dataset", "norm", "regularizer", "lam_low", "lam_high", "weight"]
 MATCHED = [*POINT, "validation_error", "validation_robust", "clean_error", "attacked_error"]
 MATCHED += ["epsilon", "robust", "low", "high", "median_perturbation", "images", "seeds"]
-COMPARED = [
-    "family",
-    "dataset",
-    "norm",
-    "epsilons",
-    "reference",
-    "regularizer",
-    "difference",
-    "low",
-]
-COMPARED += ["high", "p_value", "p_holm", "detectable", "conclusion", "images", "seeds"]
+COMPARED = ["family", "dataset", "norm", "epsilons", "clean_loss", "reference", "regularizer"]
+COMPARED += ["clean_difference", "difference", "low", "high", "p_value", "p_holm", "detectable"]
+COMPARED += ["conclusion", "flagged", "images", "seeds"]
+# The limits at which the contrasts are made again, as multiples of that of the comparison: not tested.
+OTHER_LIMITS = (0.5, 2)
 
 
 def choose(selection: pd.DataFrame, max_clean_loss: Mapping[str, float]) -> pd.DataFrame:
@@ -66,6 +62,14 @@ def choose(selection: pd.DataFrame, max_clean_loss: Mapping[str, float]) -> pd.D
     return pd.DataFrame(rows, columns=[*POINT, "validation_error", "validation_robust"])
 
 
+def different_images(dataset: str, names: str) -> str:
+    """Return the message for networks that cannot be compared image by image."""
+    return (
+        f"{dataset}: networks of {names} were attacked on different images, expected the same; "
+        "remove their images.parquet to attack them again"
+    )
+
+
 class Cells:
     """What the attacks did to the networks of each regularizer and lam, seed by seed.
 
@@ -93,8 +97,8 @@ class Cells:
         if key not in self.tables:
             tables = []
             for cell in self.group(dataset, name, lam).to_dict("records"):
-                folder = "{dataset}/{regularizer}/lam~{lam:g}/seed~{seed}".format(**cell)
-                table = read_parquet(self.results / folder / file)
+                folder = cell_folder(self.results, *(cell[key] for key in CELL))
+                table = read_parquet(folder / file)
                 if file == "images.parquet":
                     columns = ["index", "attack", "norm", "epsilon", "robust"]
                     table = worst_case(table[columns])
@@ -123,6 +127,9 @@ class Cells:
                     float
                 )
                 shares[epsilon] = shares[epsilon] + table if epsilon in shares else table
+        for table in shares.values():
+            if table.isna().any(axis=None):
+                raise UserError(different_images(point["dataset"], point["regularizer"]))
         return shares
 
     def mixed(self, point: dict, column: str) -> float:
@@ -179,12 +186,47 @@ def conclusion(difference: float, p_value: float) -> str:
     return "more robust" if difference > 0 else "less robust"
 
 
-def compare(points: pd.DataFrame, cells: Cells, settings: dict) -> pd.DataFrame:
+def flags(masking: pd.DataFrame | None) -> Callable[..., str]:
+    """Return what names the networks at some points that a masking check flagged, any seed of them.
+
+    Args:
+        masking: table of collect_masking, if it was computed.
+    """
+    found: dict[tuple, set[str]] = {}
+    if masking is not None:
+        for row in masking[masking["flagged"]].itertuples():
+            found.setdefault((row.dataset, row.regularizer, row.lam), set()).add(row.check)
+
+    def flagged(*points: dict) -> str:
+        texts = []
+        for point in points:
+            used = {"lam_low": point["weight"] < 1, "lam_high": point["weight"] > 0}
+            for lam in [point[name] for name, there in used.items() if there]:
+                name = point["regularizer"] if lam else "none"
+                if checks := found.get((point["dataset"], name, lam)):
+                    texts.append(f"{name} {lam:g}: {', '.join(sorted(checks))}")
+        return "; ".join(dict.fromkeys(texts))
+
+    return flagged
+
+
+def compare(
+    points: pd.DataFrame,
+    cells: Cells,
+    settings: dict,
+    flagged: Callable[..., str] = lambda *points: "",
+) -> pd.DataFrame:
     """Return one row per family, dataset and norm; then those of the other regularizers, untested.
 
     The difference is that of the mean robust accuracy over the radii of the norm, the
     reference first; p-values are adjusted within a family.  Of a family, the member that is most
     robust on validation images is compared, for each dataset and norm.
+
+    Args:
+        points: from :func:`choose`.
+        cells: the networks.
+        settings: reference, families, radii and limits.
+        flagged: from :func:`flags`.
     """
     reference = settings["reference"]
     by = {(p["dataset"], p["norm"], p["regularizer"]): p for p in points.to_dict("records")}
@@ -195,7 +237,7 @@ def compare(points: pd.DataFrame, cells: Cells, settings: dict) -> pd.DataFrame:
             ["dataset", "norm"]
         )
     }
-    rows = []
+    rows, outcomes = [], []
     for dataset, radii in settings["epsilons"].items():
         for norm, epsilons in radii.items():
             if (dataset, norm, reference) not in by:
@@ -207,27 +249,35 @@ def compare(points: pd.DataFrame, cells: Cells, settings: dict) -> pd.DataFrame:
                 if (here, there) != (dataset, norm) or name == reference:
                     continue
                 theirs = cells.withstood(by[dataset, norm, name])
-                one, other = ours[epsilons[0]], theirs[epsilons[0]]
-                missing = one.isna().any(axis=None) or other.isna().any(axis=None)
-                if missing or not one.columns.equals(other.columns):
-                    raise UserError(
-                        f"{dataset}: {reference} and {name} were attacked on different images, "
-                        "expected the same; remove their images.parquet to attack both again"
-                    )
+                if not ours[epsilons[0]].columns.equals(theirs[epsilons[0]].columns):
+                    raise UserError(different_images(dataset, f"{reference} and {name}"))
+                clean = [
+                    cells.mixed(by[dataset, norm, which], "test_accuracy")
+                    for which in (reference, name)
+                ]
                 means = [
                     sum(of[epsilon].to_numpy() for epsilon in epsilons) / len(epsilons)
                     for of in (ours, theirs)
                 ]
                 found = contrast(*means)
                 family = families.get((dataset, norm, name), "")
+                outcomes.append(means)
                 rows.append(
                     {"family": family, "dataset": dataset, "norm": norm}
-                    | {"epsilons": " ".join(f"{epsilon:g}" for epsilon in epsilons)}
+                    | {"epsilons": json.dumps(epsilons)}
+                    | {"clean_loss": settings["max_clean_loss"][dataset]}
                     | {"reference": reference, "regularizer": name, "difference": found.mean}
+                    | {"clean_difference": clean[0] - clean[1]}
                     | found._asdict()
+                    | {"flagged": flagged(by[dataset, norm, reference], by[dataset, norm, name])}
                     | ({} if family else {"p_value": np.nan})
                 )
     table = pd.DataFrame(rows, columns=COMPARED)
+    sizes = table["family"].map(table["family"].value_counts())
+    for i, family in enumerate(table["family"]):
+        if family:  # the smallest p of a family is compared with this level
+            strict = contrast(*outcomes[i], confidence=1 - ALPHA / sizes[i])
+            table.loc[i, "detectable"] = strict.detectable
     order = {family: i for i, family in enumerate([*settings["families"], ""])}
     table = table.sort_values("family", key=lambda names: names.map(order), kind="stable")
     table["p_holm"] = np.nan
@@ -236,6 +286,17 @@ def compare(points: pd.DataFrame, cells: Cells, settings: dict) -> pd.DataFrame:
         table.loc[of_family, "p_holm"] = holm(table.loc[of_family, "p_value"])
     table["conclusion"] = list(map(conclusion, table["difference"], table["p_holm"]))
     return table
+
+
+def at_other_limits(selection: pd.DataFrame, cells: Cells, settings: dict) -> pd.DataFrame:
+    """Return the contrasts of the families at other limits of the clean loss, not tested."""
+    tables = []
+    for factor in OTHER_LIMITS:
+        limits = {name: factor * limit for name, limit in settings["max_clean_loss"].items()}
+        there = compare(choose(selection, limits), cells, settings | {"max_clean_loss": limits})
+        tables.append(there[there["family"] != ""])
+    table = pd.concat(tables) if tables else pd.DataFrame(columns=COMPARED)
+    return table.assign(p_value=np.nan, p_holm=np.nan, conclusion="not tested")
 
 
 def point_text(row) -> str:
@@ -252,44 +313,54 @@ def signed(values: pd.Series) -> pd.Series:
     return (100 * values).map("{:+.1f}".format)
 
 
-def to_markdown(matched: pd.DataFrame, compared: pd.DataFrame, settings: dict) -> str:
+def contrast_table(compared: pd.DataFrame) -> str:
+    """Return the contrasts as a Markdown table."""
+    shown = pd.DataFrame(
+        {
+            "family": compared["family"].where(compared["family"] != "", "not tested"),
+            "dataset": compared["dataset"].map(dataset_title),
+            "attack": compared["norm"].map(NORMS) + " " + compared["epsilons"].str.strip("[]"),
+            "limit": compared["clean_loss"].map("{:g}".format),
+            "compared": compared["reference"] + " minus " + compared["regularizer"],
+            "clean": signed(compared["clean_difference"]),
+            "robust [95%]": signed(compared["difference"])
+            + " ["
+            + signed(compared["low"])
+            + ", "
+            + signed(compared["high"])
+            + "]",
+            "p (Holm)": compared["p_holm"].map(
+                lambda p: "" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+            ),
+            "detectable": (100 * compared["detectable"]).map("{:.1f}".format),
+            "conclusion": compared["conclusion"].where(compared["p_holm"].notna(), ""),
+            "flagged": compared["flagged"],
+        }
+    )
+    return shown.to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def to_markdown(
+    matched: pd.DataFrame, compared: pd.DataFrame, others: pd.DataFrame, settings: dict
+) -> str:
     """Return the contrasts, then one table per dataset and norm with every radius."""
     blocks = []
     if len(compared):
-        tested = compared["family"] != ""
-        shown = pd.DataFrame(
-            {
-                "family": compared["family"].where(tested, "not tested"),
-                "dataset": compared["dataset"].map(dataset_title),
-                "attack": compared["norm"].map(NORMS)
-                + " "
-                + compared["epsilons"].str.replace(" ", ", "),
-                "compared": compared["reference"] + " minus " + compared["regularizer"],
-                "difference [95%]": signed(compared["difference"])
-                + " ["
-                + signed(compared["low"])
-                + ", "
-                + signed(compared["high"])
-                + "]",
-                "p (Holm)": compared["p_holm"].map(
-                    lambda p: "" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
-                ),
-                "detectable": (100 * compared["detectable"]).map("{:.1f}".format),
-                "conclusion": compared["conclusion"].where(tested, ""),
-            }
-        )
         seeds = compared["seeds"].min()
-        over = (
-            "images and seeds"
-            if seeds > 1
-            else "images; with one seed, it speaks about these networks"
-        )
+        over = "images and seeds"
+        if seeds == 1:
+            over = "images; with one seed, it speaks about these networks"
         blocks.append(
-            f"Robust accuracy, mean over the radii named, in points, on {compared['images'].max()} test "
-            f"images; interval over {over}. p: adjusted by Holm's method within a family. Detectable: the "
-            "smallest true difference that such a test finds with a probability of 80%.\n\n"
-            f"{shown.to_markdown(index=False, disable_numparse=True)}\n"
+            "Differences in points. Limit: of the clean accuracy lost against plain training, on validation "
+            "images; clean: difference of the clean accuracies of all test images; robust: of the robust "
+            f"accuracies, mean over the radii named, on {compared['images'].max()} test images; 95% interval "
+            f"over {over}, not adjusted. p: adjusted by Holm's method within a family. Detectable: "
+            "the smallest true difference that the test finds with a probability of 80% at the level of the "
+            "family's smallest p. Flagged: checks for gradient masking that a network on either side "
+            f"failed.\n\n{contrast_table(compared)}"
         )
+    if len(others):
+        blocks.append(f"The same at other limits, not tested:\n\n{contrast_table(others)}")
     for (dataset, norm), rows in matched.groupby(["dataset", "norm"], sort=False):
         text = (
             percent(rows["robust"])
@@ -324,18 +395,27 @@ def to_markdown(matched: pd.DataFrame, compared: pd.DataFrame, settings: dict) -
 def main(
     selection: Input,
     cells: Input,
+    masking: list[Input],
+    images: list[Input],
+    perturbations: list[Input],
     *,
     settings: Settings,
     matched: Output,
     csv: Output,
+    sensitivity: Output,
     markdown: Output,
 ) -> None:
-    points = choose(read_table(selection), settings["max_clean_loss"])
+    # Images and perturbations are found by the cells; they are inputs so that they are there.
+    choice = read_table(selection)
+    points = choose(choice, settings["max_clean_loss"])
     networks = Cells(Path(settings["grid"]["results"]), read_table(cells))
-    at_points, compared = measure(points, networks), compare(points, networks, settings)
+    flagged = flags(read_table(*masking) if masking else None)
+    at_points, compared = measure(points, networks), compare(points, networks, settings, flagged)
+    others = at_other_limits(choice, networks, settings)
     write_atomically(matched, at_points.to_csv(index=False))
     write_atomically(csv, compared.to_csv(index=False))
-    write_atomically(markdown, to_markdown(at_points, compared, settings))
+    write_atomically(sensitivity, others.to_csv(index=False))
+    write_atomically(markdown, to_markdown(at_points, compared, others, settings))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Robust accuracy against epsilon at equal clean accuracy: a row per norm, a column per dataset."""
+"""Robust accuracy against epsilon at a limited loss of clean accuracy: a row per norm, a column per dataset."""
 
 import pandas as pd
 import seaborn as sns
@@ -59,7 +59,7 @@ def main(matched: Input, *, reference: str, settings: Settings, png: Output, pdf
         )
     seeds = table["seeds"].min()
     title = (
-        "Robust accuracy at equal clean accuracy, worst case over all attacks\n"
+        "Robust accuracy at a limited loss of clean accuracy, worst case over all attacks\n"
         f"n = {table['images'].max()} test images, {plotting.of_seeds(seeds)}; band: {plotting.interval_name(seeds)}"
     )
     handles = plotting.legend_handles(grid)

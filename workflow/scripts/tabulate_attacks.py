@@ -1,4 +1,4 @@
-"""Robust accuracy of the selected cells after each attack, down to the full AutoAttack."""
+"""Robust accuracy of the selected cells after each attack, down to the worst case of all."""
 
 import pandas as pd
 

@@ -26,14 +26,14 @@ def main(
             network,
             chosen.images,
             chosen.labels,
-            AttackSettings("pgd", norm, steps=settings["steps"]),
+            AttackSettings("apgd-ce", norm),
             epsilons,
             seed=cell["seed"],
         )
         robust = record.robust.double().mean(1).tolist()
         accuracies[norm] = dict(zip(map(str, epsilons), robust, strict=True))
         shown = (f"{e:g}: {a:.3f}" for e, a in zip(epsilons, robust, strict=True))
-        print(f"validation: pgd {norm}  {'  '.join(shown)}", flush=True)
+        print(f"validation: apgd-ce {norm}  {'  '.join(shown)}", flush=True)
     result = {
         **cell,
         "status": status,

@@ -3,10 +3,18 @@
 from pathlib import Path
 
 
+def cell_folder(
+    results: str | Path, dataset: str, regularizer: str, lam: str | float, seed: int
+) -> Path:
+    """Return the folder of a cell; ``lam`` is a number, or the text that stands for it in paths."""
+    lam = lam if isinstance(lam, str) else f"{lam:g}"
+    return Path(results) / dataset / regularizer / f"lam~{lam}" / f"seed~{seed}"
+
+
 def cell_folders(grid: dict) -> list[Path]:
     """Return the folder of every cell of the grid."""
     return [
-        Path(grid["results"]) / dataset / regularizer / f"lam~{lam}" / f"seed~{seed}"
+        cell_folder(grid["results"], dataset, regularizer, lam, seed)
         for dataset, regularizers in grid["datasets"].items()
         for regularizer, lams in regularizers.items()
         for lam in lams

@@ -124,7 +124,7 @@ class DatasetEntry(Part):
     epsilons: RadiiPerNorm
     """Radii at which the attacks are run, in pixel units of [0, 1]."""
     headline: RadiiPerNorm
-    """Of these, the radii at which the dearest attacks and the masking checks run, and which short
+    """Of these, the radii at which the most expensive attacks and the masking checks run, and which short
     tables show."""
     max_clean_loss: Annotated[float, Field(ge=0, le=100)] = 2.0
     """Percentage points of clean accuracy that may be lost against plain training, where
@@ -149,7 +149,7 @@ class Training(Part):
     """How every network is trained: Adam with a one-cycle schedule."""
 
     epochs: Count
-    """Passes over the training images of plain training; a regularizer with a dearer step makes fewer."""
+    """Passes over the training images of plain training; a regularizer with a slower step makes fewer."""
     batch_size: Count = 256
     """Images per step."""
     learning_rate: Positive = 0.003
@@ -247,9 +247,7 @@ class Selection(Part):
     """Selection of one lam per data set and regularizer, by validation images alone."""
 
     images: Count
-    """Validation images attacked, a fixed random subset."""
-    steps: Count = 40
-    """Steps of PGD on them."""
+    """Validation images attacked by APGD-CE, a fixed random subset."""
     attacks: list[Attack] = []
     """Further attacks on the selected cells, at the headline radii."""
 
@@ -326,7 +324,7 @@ class Recovery(Part):
 
 
 class Comparison(Part):
-    """Comparison of regularizers image by image, at equal clean accuracy."""
+    """Comparison of regularizers image by image, at a limited loss of clean accuracy."""
 
     reference: str
     """Regularizer that the others are compared with."""

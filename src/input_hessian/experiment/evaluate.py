@@ -64,7 +64,7 @@ def evaluate(
     correct = clean_verdicts(network, images, labels)
     index = torch.arange(len(labels))
     chosen = [attack for attack in attacks if attack.norm in epsilons]
-    if not chosen:
+    if not chosen or not set(epsilons) <= {"linf", "l2"}:
         raise UserError(
             "epsilons: expected linf or l2 with radii, for a norm of at least one of the attacks; "
             f"got {dict(epsilons)} for attacks of {sorted({attack.norm for attack in attacks})}"

@@ -40,7 +40,7 @@ NARROWEST = 4.2  # inches: a single panel's title and legend need more room than
 MARKERS = "osD^vP*X"
 LINES = ["-"] * 5 + ["--"] * 5
 # These look the same in every figure and run, whichever of them a figure shows.
-REGULARIZERS = ["gradient", "hessian", "hessian-paper", "taylor", "cure", "jacobian"]
+REGULARIZERS = ["gradient", "hessian", "gradient-sampled", "taylor", "cure", "jacobian"]
 REGULARIZERS += ["adversarial-linf", "adversarial-l2", "trades"]
 # Bands have no edge, and neither have the markers on lines.
 BAND = {"err_kws": {"alpha": 0.15, "lw": 0}, "markeredgewidth": 0, "markersize": 6}

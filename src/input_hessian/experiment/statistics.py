@@ -143,10 +143,12 @@ def contrast(
     groups = [np.atleast_2d(np.asarray(group, dtype=float)) for group in given]
     shapes = [group.shape for group in groups]
     n = shapes[0][1]
-    if n < 2 or any(seeds < 1 or images != n for seeds, images in shapes):
+    finite = all(np.isfinite(group).all() for group in groups)
+    if n < 2 or not finite or any(seeds < 1 or images != n for seeds, images in shapes):
         raise UserError(
             "contrast: expected [seeds, images], with the same two or more images and at least one "
-            f"seed in each group, got {' and '.join(map(str, shapes))}"
+            f"seed in each group, all of them finite, got {' and '.join(map(str, shapes))}"
+            f"{'' if finite else ' with missing values'}"
         )
     if second is None:
         by_image = groups[0].mean(0)
