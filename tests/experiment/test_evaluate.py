@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import yaml
+from helpers.repository import ROOT
 from torch import nn
 
 from input_hessian.experiment.attacks import AttackSettings, run_attack
@@ -42,6 +44,13 @@ def test_accuracies_are_those_of_the_attacks(attacked):
     ).all()
 
 
+def test_the_attacks_are_those_of_the_full_experiment():
+    listed = yaml.safe_load((ROOT / "config.yaml").read_text())["evaluation"]["attacks"]
+    assert [(a.attack, a.norm, a.steps) for a in ATTACKS] == [
+        (a["attack"], a["norm"], a.get("steps", 1)) for a in listed
+    ]
+
+
 def test_a_norm_without_radii_is_left_out(attacked):
     table = evaluate(*attacked, epsilons={"l2": [0.5]}, attacks=QUICK)
     assert set(table["norm"]) == {"l2"}
@@ -59,5 +68,6 @@ def test_what_is_wrong_with_the_input_is_one_sentence(attacked):
     ):
         with pytest.raises((UserError, ValueError), match=message):
             evaluate(*change, epsilons=RADII, attacks=fgsm)
-    with pytest.raises(UserError, match="epsilons: expected linf or l2 with radii"):
-        evaluate(*attacked, epsilons={}, attacks=fgsm)
+    for epsilons in ({}, {"l2": [0.5]}, {"Linf": [0.1], "linf": [0.1]}):
+        with pytest.raises(UserError, match="epsilons: expected linf or l2 with radii"):
+            evaluate(*attacked, epsilons=epsilons, attacks=fgsm)
