@@ -61,7 +61,7 @@ def main(curvature: Input, *, dataset: str, png: Output, pdf: Output) -> None:
     title = (
         f"{plotting.dataset_title(dataset)}: input gradient and Hessian of the loss at "
         f"n = {table['n'].max()} test images\n"
-        f"line: median image, diamond: mean, box: 25% to 75%, whiskers: 5% to 95%{over}"
+        f"line: median image, diamond: mean, box: 25-75%, whiskers: 5-95%{over}"
     )
     plotting.save(figure, [png, pdf], title)
 
