@@ -62,6 +62,14 @@ def choose(selection: pd.DataFrame, max_clean_loss: Mapping[str, float]) -> pd.D
     return pd.DataFrame(rows, columns=[*POINT, "validation_error", "validation_robust"])
 
 
+def corners(point: dict) -> list[tuple[str, float, float]]:
+    """Return regularizer, lam and weight of the networks that a point uses; lam 0 is plain training."""
+    weights = (point["lam_low"], 1 - point["weight"]), (point["lam_high"], point["weight"])
+    return [
+        (point["regularizer"] if lam else "none", lam, weight) for lam, weight in weights if weight
+    ]
+
+
 def different_images(dataset: str, names: str) -> str:
     """Return the message for networks that cannot be compared image by image."""
     return (
@@ -87,16 +95,12 @@ class Cells:
         }
         self.tables: dict[tuple, pd.DataFrame] = {}
 
-    def group(self, dataset: str, name: str, lam: float) -> pd.DataFrame:
-        """Return the finished cells of a lam; lam 0 is plain training."""
-        return self.groups[dataset, name if lam else "none", lam]
-
     def read(self, dataset: str, name: str, lam: float, file: str) -> pd.DataFrame:
         """Return a file of all seeds, with the column ``seed``."""
-        key = (dataset, name if lam else "none", lam, file)
+        key = (dataset, name, lam, file)
         if key not in self.tables:
             tables = []
-            for cell in self.group(dataset, name, lam).to_dict("records"):
+            for cell in self.groups[dataset, name, lam].to_dict("records"):
                 folder = cell_folder(self.results, *(cell[key] for key in CELL))
                 table = read_parquet(folder / file)
                 if file == "images.parquet":
@@ -114,13 +118,8 @@ class Cells:
         worst case.
         """
         shares = {}
-        for lam, weight in (
-            (point["lam_low"], 1 - point["weight"]),
-            (point["lam_high"], point["weight"]),
-        ):
-            if not weight:
-                continue
-            images = self.read(point["dataset"], point["regularizer"], lam, "images.parquet")
+        for name, lam, weight in corners(point):
+            images = self.read(point["dataset"], name, lam, "images.parquet")
             images = images[images["norm"] == point["norm"]]
             for epsilon, rows in images.groupby("epsilon"):
                 table = weight * rows.pivot(index="seed", columns="index", values="robust").astype(
@@ -134,20 +133,16 @@ class Cells:
 
     def mixed(self, point: dict, column: str) -> float:
         """Return a column of the table of cells at a point, mean over seeds."""
-        low, high = (
-            self.group(point["dataset"], point["regularizer"], point[lam])[column].mean()
-            for lam in ("lam_low", "lam_high")
+        return sum(
+            weight * self.groups[point["dataset"], name, lam][column].mean()
+            for name, lam, weight in corners(point)
         )
-        return (1 - point["weight"]) * low + point["weight"] * high
 
     def median_perturbation(self, point: dict) -> float:
         """Return the median over images and seeds of the smallest l2 perturbation that DDN found."""
         sizes, weights = [], []
-        for lam, weight in (
-            (point["lam_low"], 1 - point["weight"]),
-            (point["lam_high"], point["weight"]),
-        ):
-            table = self.read(point["dataset"], point["regularizer"], lam, "perturbations.parquet")
+        for name, lam, weight in corners(point):
+            table = self.read(point["dataset"], name, lam, "perturbations.parquet")
             distance = table.loc[table["attack"] == "ddn", "distance"]
             sizes += list(distance)
             weights += [weight] * len(distance)
@@ -200,9 +195,7 @@ def flags(masking: pd.DataFrame | None) -> Callable[..., str]:
     def flagged(*points: dict) -> str:
         texts = []
         for point in points:
-            used = {"lam_low": point["weight"] < 1, "lam_high": point["weight"] > 0}
-            for lam in [point[name] for name, there in used.items() if there]:
-                name = point["regularizer"] if lam else "none"
+            for name, lam, _ in corners(point):
                 if checks := found.get((point["dataset"], name, lam)):
                     texts.append(f"{name} {lam:g}: {', '.join(sorted(checks))}")
         return "; ".join(dict.fromkeys(texts))
