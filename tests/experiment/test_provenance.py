@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from input_hessian.experiment.devices import configure
+from input_hessian.experiment.devices import configure, with_float64
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.provenance import commit, fingerprint
 
@@ -102,6 +102,11 @@ def test_sources_inside_another_repository_have_no_commit(repository):
     unpacked.write_text("ours")
     assert commit(unpacked) == "unknown"
     assert commit(folder.parent / "nowhere.py") == "unknown"
+
+
+@pytest.mark.parametrize(("device", "place"), [("cpu", "cpu"), ("cuda", "cuda"), ("mps", "cpu")])
+def test_curvature_is_measured_where_there_is_float64(device, place):
+    assert with_float64(torch.device(device)) == torch.device(place)
 
 
 def test_a_job_has_at_least_one_thread():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from input_hessian.estimators import largest_eigenvalue, operator_norm
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.data import evaluation_images
-from input_hessian.experiment.devices import configure
+from input_hessian.experiment.devices import configure, with_float64
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.inference import label_margin
 from input_hessian.experiment.models import load_model
@@ -57,9 +57,7 @@ def measure(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[pd.Dat
 def main(
     data: Input, model: Input, *, settings: Settings, device: str, threads: int, curvature: Output
 ) -> None:
-    place = configure(device, threads)
-    if place.type == "mps":  # has no float64
-        place = torch.device("cpu")
+    place = with_float64(configure(device, threads))
     chosen = evaluation_images(data, settings["images"])
     network, status = load_model(model, place)
     table = empty_table(COLUMNS)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from input_hessian.experiment.attacks import AttackSettings, run_attack
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.data import evaluation_images
-from input_hessian.experiment.devices import configure
+from input_hessian.experiment.devices import configure, with_float64
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.inference import predict
 from input_hessian.experiment.models import load_model
@@ -74,9 +74,7 @@ def measure(
 def main(
     data: Input, model: Input, *, settings: Settings, device: str, threads: int, path: Output
 ) -> None:
-    place = configure(device, threads)
-    if place.type == "mps":  # has no float64
-        place = torch.device("cpu")
+    place = with_float64(configure(device, threads))
     chosen = evaluation_images(data, settings["images"])
     network, status = load_model(model, place)
     tables = []

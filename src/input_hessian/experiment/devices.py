@@ -38,6 +38,11 @@ def configure(device: str, threads: int) -> torch.device:
     return resolve_device(device)
 
 
+def with_float64(device: torch.device) -> torch.device:
+    """Return the device, or the CPU where it has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def resolve_device(name: str) -> torch.device:
     """Return the device that ``auto``, ``cpu``, ``cuda`` or ``mps`` stands for.
 
