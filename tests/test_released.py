@@ -37,11 +37,13 @@ def today(config):
     loss = {"max_clean_loss": selection.pop("max_clean_loss")}  # one for all datasets, then
     assert selection.pop("steps") == 40  # of PGD, which selected then: APGD-CE now
     masking = {"images": evaluation.pop("masking_images")}
-    further = {"attacks": evaluation.pop("selected_attacks")}
+    # on all seeds, then: on the first alone now
+    stronger = {"images": evaluation["images"], "attacks": evaluation.pop("selected_attacks")}
     return config | {
         "datasets": {name: entry | loss for name, entry in config["datasets"].items()},
         "evaluation": evaluation,
-        "selection": selection | further,
+        "selection": selection,
+        "stronger_attacks": stronger,
         "masking": masking,
         "curvature": {"images": evaluation["images"]},  # always so, then
         "cost": {"rounds": 30},  # likewise
@@ -127,7 +129,7 @@ def released(tmp_path, monkeypatch):
     write_provenance.main(
         data,
         sorted(tables.iterdir()),
-        selected=[],
+        stronger=[],
         controls=[Path(f"results/small/control/{name}/masking.json") for name in LAMS],
         certificates=[],
         recovery=[],

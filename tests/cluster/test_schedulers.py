@@ -72,7 +72,8 @@ SMALL = {
     "masking": {"images": 10},
     "curvature": {"images": 10},
     "path": {"images": 10, "points": 5},
-    "selection": {"images": 10, "attacks": [{"attack": "fab-t", "norm": "linf"}]},
+    "selection": {"images": 10},
+    "stronger_attacks": {"images": 10, "attacks": [{"attack": "fab-t", "norm": "linf"}]},
     "recovery": {"lam": [1], "images": 16, "progress": [0, 1], "hvps": [1, 3], "draws": 1},
 }
 
@@ -259,7 +260,7 @@ def test_cluster_computes_what_a_local_run_computes(cluster, local, fresh):
     assert_same_tables(local, fresh)
     assert not list(fresh.path.rglob("checkpoint.pt"))
     assert (fresh.path / RECOVERY).read_text() == (local.path / RECOVERY).read_text()
-    # One submission per cell, one for the further attacks on the selected cells, and one per
+    # One submission per cell, one for the stronger attacks on the selected networks, and one per
     # measurement: recovery, and the cost of a step, which the tables need. Data and tables are made
     # where Snakemake runs.
     jobs = [row for job, row in cluster.jobs().items() if job not in before]

@@ -195,7 +195,7 @@ CASES = {
     ),
     "loss of accuracy in the selection": (
         "selection: {max_clean_loss: 2}",
-        ["selection: unknown key 'max_clean_loss'; allowed are images, attacks"],
+        ["selection: unknown key 'max_clean_loss'; allowed are images"],
     ),
     "misspelt norm": (
         "datasets: {mnist: {headline: {l3: [1]}}}",
@@ -473,8 +473,15 @@ CASES = {
         ['comparison.families: got ["gradient"], expected a mapping'],
     ),
     "comparison without a selection": (
-        "selection: null",
+        "selection: null\nstronger_attacks: null",
         ["comparison: compares selected cells, but there is no selection", "`comparison: null`"],
+    ),
+    "stronger attacks without a selection": (
+        "selection: null\ncomparison: null",
+        [
+            "stronger_attacks: attacks selected networks, but there is no selection",
+            "`stronger_attacks: null`",
+        ],
     ),
     "lam with one path": (
         "regularizers: {hessian: {lam: [0.1, 0.3, 1, 3, 0.1000000001]}}",
@@ -525,6 +532,10 @@ CASES = {
         "recovery: {images: 55001}",
         ["recovery.images: got 55001, expected at most the 55000 train images of mnist"],
     ),
+    "stronger attacks on images not attacked": (
+        "stronger_attacks: {images: 1001}",
+        ["stronger_attacks.images: got 1001, expected at most evaluation.images, 1000"],
+    ),
     "masking checks on images not attacked": (
         "masking: {images: 1001}",
         ["masking.images: got 1001, expected at most evaluation.images, 1000"],
@@ -552,9 +563,9 @@ CASES = {
             "ddn, which is not among evaluation.attacks; add `{attack: ddn, norm: l2",
         ],
     ),
-    "certificate whose attack is on the selected cells alone": (
+    "certificate whose attack is on the selected networks alone": (
         "evaluation: {attacks: [{attack: fgsm, norm: l2}]}\n"
-        "selection: {attacks: [{attack: ddn, norm: l2}]}\npath: null",
+        "stronger_attacks: {attacks: [{attack: ddn, norm: l2}]}\npath: null",
         ["certificate: ", "ddn, which is not among evaluation.attacks"],
     ),
     "path without its attack": (
@@ -568,17 +579,17 @@ CASES = {
         "evaluation: {attacks: [{attack: ddn, norm: l2}, {attack: ddn, norm: l2, steps: 5}]}",
         ["evaluation.attacks[1]: the attack ddn with norm l2 stands above already"],
     ),
-    "attack on the selected cells again": (
-        "selection: {attacks: [{attack: apgd-t, norm: l2}]}",
-        ["selection.attacks[0]: the attack apgd-t with norm l2 stands above already"],
+    "stronger attack stated twice": (
+        "stronger_attacks: {attacks: [{attack: fab-t, norm: l2}, {attack: fab-t, norm: l2}]}",
+        ["stronger_attacks.attacks[1]: the attack fab-t with norm l2 stands above already"],
     ),
     "minimal-norm attack of another norm": (
         "evaluation: {attacks: [{attack: ddn, norm: linf}]}",
         ['evaluation.attacks[0].norm: got "linf", expected l2'],
     ),
     "option of another attack": (
-        "selection: {attacks: [{attack: fab-t, norm: linf, steps: 3}]}",
-        ["selection.attacks[0]: unknown key 'steps'; allowed are attack, norm"],
+        "stronger_attacks: {attacks: [{attack: fab-t, norm: linf, steps: 3}]}",
+        ["stronger_attacks.attacks[0]: unknown key 'steps'; allowed are attack, norm"],
     ),
     "step that is none": (
         "regularizers: {cure: {step: 0}}",
@@ -684,6 +695,7 @@ certificate: null
 def test_all_that_is_optional_can_be_left_out():
     sections = (
         "selection",
+        "stronger_attacks",
         "masking",
         "curvature",
         "path",
@@ -698,12 +710,12 @@ def test_all_that_is_optional_can_be_left_out():
     )
     assert not any(getattr(config, section) for section in sections)
     assert config.attacks == [{"attack": "fgsm", "norm": "l2"}]
-    assert config.selected_attacks == []
+    assert config.more_attacks == []
     assert not set(sections) & set(config.result_settings())
 
 
 def test_settings_are_plain_and_as_written():
-    full = merged(EVERY_PENALTY, "selection: {attacks: [{attack: fab-t, norm: l2}]}")
+    full = merged(EVERY_PENALTY)
     config = read_config(full)
     everywhere = [*FULL["regularizers"], *("taylor", "cure", "jacobian", "trades")]
     assert config.trained_on("fashion_mnist") == everywhere
@@ -721,7 +733,7 @@ def test_settings_are_plain_and_as_written():
     assert config.headline == {name: entry["headline"] for name, entry in full["datasets"].items()}
     assert config.datasets["mnist"].epsilons.model_dump() == full["datasets"]["mnist"]["epsilons"]
     assert config.attacks == full["evaluation"]["attacks"]
-    assert config.selected_attacks == full["selection"]["attacks"]
+    assert config.more_attacks == full["stronger_attacks"]["attacks"]
     assert config.recovery.model_dump() == full["recovery"]
     assert config.comparison.model_dump() == full["comparison"]
     assert config.path.model_dump() == full["path"]
@@ -837,7 +849,7 @@ def test_network_and_data_in_files_of_ones_own(tmp_path, monkeypatch):
     radii = "{linf: [0.1], l2: [1]}"
     data = f"datasets: {{colours: {{file: colours.py, epsilons: {radii}, headline: {radii}}}}}"
     model = "model: {architecture: linear.py, width: null, activation: null, beta: null}"
-    small = "evaluation: {images: 200}\nselection: {images: 250}"
+    small = "evaluation: {images: 200}\nselection: {images: 250}\nstronger_attacks: {images: 200}"
     lines = problems(EVERY_PENALTY, data, model, small)
     assert len(lines) == 3
     assert "recovery.images: got 256, expected at most the 30 train images of colours" in lines[0]
@@ -846,7 +858,7 @@ def test_network_and_data_in_files_of_ones_own(tmp_path, monkeypatch):
     few = (
         "datasets: {mnist: null, fashion_mnist: null}\nrecovery: {images: 30}\n"
         "evaluation: {images: 200, attacks: [{attack: ddn, norm: l2}]}\n"
-        "selection: {images: 250, attacks: []}"
+        "selection: {images: 250}\nstronger_attacks: null"
     )
     config = read_config(merged(EVERY_PENALTY, data, model, few))
     assert config.dataset_file("colours") == "colours.py"

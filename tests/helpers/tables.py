@@ -29,7 +29,7 @@ def cells(grid=GRID, seeds=(0, 1), datasets=("digits",), status="finished") -> p
 
 
 def robustness(
-    cells: pd.DataFrame, attacks=("fgsm", "pgd", "worst", "ensemble"), epsilons=EPSILONS, share=None
+    cells: pd.DataFrame, attacks=("fgsm", "pgd", "worst"), epsilons=EPSILONS, share=None
 ) -> pd.DataFrame:
     """Table of collect: a row per cell, attack, norm and epsilon.
 
@@ -116,7 +116,6 @@ def autoattack(groups: pd.DataFrame, selection: pd.DataFrame) -> pd.DataFrame:
     chosen = selection.loc[selection["selected"], ["dataset", "regularizer", "lam"]]
     radii = [(norm, epsilon) for norm, values in HEADLINE.items() for epsilon in values]
     table = groups.merge(chosen).merge(pd.DataFrame(radii, columns=["norm", "epsilon"]))
-    table = table[table["attack"] != "worst"]
     table["mean"] += table["attack"].map({"fgsm": 0.1, "pgd": 0.05}).fillna(0)
     return table
 

@@ -482,13 +482,13 @@ def test_attacks_are_shown_by_what_they_overlook():
     rows = [
         ("mnist", "linf", 0.2, "none", 0.0, "fgsm", 0.5),
         ("mnist", "linf", 0.2, "none", 0.0, "apgd-t", 0.22),
-        ("mnist", "linf", 0.2, "none", 0.0, "ensemble", 0.2),
+        ("mnist", "linf", 0.2, "none", 0.0, "worst", 0.2),
         ("mnist", "l2", 2.0, "none", 0.0, "ddn", 0.4),
-        ("mnist", "l2", 2.0, "none", 0.0, "ensemble", 0.4),
+        ("mnist", "l2", 2.0, "none", 0.0, "worst", 0.4),
     ]
     wide = plot_autoattack.above_worst_case(pd.DataFrame(rows, columns=columns))
     assert wide["norm"].tolist() == ["linf", "l2"]  # as in the table
-    assert wide["ensemble"].tolist() == pytest.approx([20, 40])
+    assert wide["worst"].tolist() == pytest.approx([20, 40])
     assert wide["fgsm"].tolist() == pytest.approx([30, np.nan], nan_ok=True)
     assert wide["apgd-t"].tolist() == pytest.approx([2, np.nan], nan_ok=True)
     assert wide["ddn"].tolist() == pytest.approx([np.nan, 0], nan_ok=True)

@@ -161,5 +161,12 @@ def test_every_section_that_the_notebook_knows_is_known_to_the_workflow():
     notebook = nbformat.read(NOTEBOOK, as_version=nbformat.NO_CONVERT)
     tags = {tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
     sections = {tag.removeprefix("needs-") for tag in tags if tag.startswith("needs-")}
-    assert sections == {"selection", "masking", "curvature", "cost", "comparison"}
+    assert sections == {
+        "selection",
+        "stronger_attacks",
+        "masking",
+        "curvature",
+        "cost",
+        "comparison",
+    }
     assert all(f'    "{section}": CONFIG.' in rules for section in sections)

@@ -20,37 +20,21 @@ CURVE = "epoch,loss,penalty,accuracy,validation_loss,validation_accuracy,seconds
 CURVE += "1,0.5,0.1,0.8,0.6,0.75,2.5,10\n"
 
 
-def test_only_the_last_column_of_a_norm_names_its_further_attacks():
+def test_the_last_column_is_the_worst_case_with_its_interval():
     trained = tables.cells()
-    further = tables.robustness(trained, ["square"], {"linf": tables.EPSILONS["linf"]})
-    attacked = tables.groups(pd.concat([tables.robustness(trained), further]))
+    attacked = tables.groups(tables.robustness(trained))
     headline = {"digits": tables.HEADLINE}
     table = tabulate_attacks.tabulate(attacked, tables.selection(trained), headline)
     assert table.groupby(["norm", "attack"]).size().to_dict() == {
         (norm, attack): 3  # regularizers, each at its selected lam and one radius
         for norm in ("linf", "l2")
-        for attack in ("fgsm", "pgd", "worst", "ensemble", "square")
-        if (norm, attack) != ("l2", "square")
+        for attack in ("fgsm", "pgd", "worst")
     }
     linf, l2 = sorted(tabulate_attacks.to_markdown(table).split("### ")[1:], reverse=True)
     assert "| FGSM " in linf
-    assert "| + Square " in linf
     assert "| worst case " in l2
-    assert "Square" not in l2
     assert linf.count(" [") == 3  # of the worst case alone, which is the last column
     assert "| hessian       | 1     | 39.3   | 39.3  | 39.3 [29.3, 49.3] |" in linf
-
-
-def test_without_further_attacks_the_worst_case_is_that_of_every_cell():
-    trained = tables.cells()
-    attacked = tables.groups(tables.robustness(trained, ["pgd", "worst"]))
-    chosen, headline = tables.selection(trained), {"digits": tables.HEADLINE}
-    table = tabulate_attacks.tabulate(attacked, chosen, headline)
-    both = table.pivot(index=["norm", "regularizer"], columns="attack", values=["mean", "low"])
-    assert len(both) == 2 * 3
-    assert both["mean"]["ensemble"].tolist() == both["mean"]["worst"].tolist()
-    assert both["low"]["ensemble"].tolist() == both["low"]["worst"].tolist()
-    assert "| worst case " in tabulate_attacks.to_markdown(table)
 
 
 def test_nothing_finished_leaves_empty_tables():
@@ -104,7 +88,7 @@ def test_cells_are_collected_also_without_a_selection_and_after_divergence(cell_
     checkpoint.write_bytes(b"")
     files = ("cells", "robustness", "groups", "curves")
     names = {name: tmp_path / f"{name}.csv" for name in files}
-    collect.main([], settings=settings, **names)
+    collect.main(settings=settings, **names)
     assert not checkpoint.exists()
     cells = read_table(names["cells"])
     assert cells["status"].tolist() == ["finished", "diverged"]
@@ -114,18 +98,6 @@ def test_cells_are_collected_also_without_a_selection_and_after_divergence(cell_
     assert dict(zip(robustness["attack"], robustness["robust_accuracy"], strict=True)) == {
         "fgsm": 0.5,
         "pgd": 1,
-        "worst": 0.5,
-    }
-    # and with attacks on the selected cells, which are kept apart from what all cells met
-    more = images.head(2).assign(attack="square", robust=False)
-    pd.concat([images, more]).to_parquet(tmp_path / "selected.parquet")
-    collect.main([tmp_path / "selected.parquet"], settings=settings, **names)
-    robustness = read_table(names["robustness"])
-    assert dict(zip(robustness["attack"], robustness["robust_accuracy"], strict=True)) == {
-        "ensemble": 0,
-        "fgsm": 0.5,
-        "pgd": 1,
-        "square": 0,
         "worst": 0.5,
     }
 
@@ -148,7 +120,7 @@ def test_seeds_of_a_lam_have_one_interval_over_images_and_seeds(cell_files, tmp_
         images.to_parquet(folder / "images.parquet")
     files = ("cells", "robustness", "groups", "curves")
     names = {name: tmp_path / f"{name}.csv" for name in files}
-    collect.main([], settings=settings, **names)
+    collect.main(settings=settings, **names)
     groups = read_table(names["groups"])
     found = contrast(np.array([verdicts[0], verdicts[1]]))
     assert groups["attack"].tolist() == ["fgsm", "worst"]
@@ -169,7 +141,7 @@ def test_nothing_finished_is_collected_as_tables_without_rows(cell_files, tmp_pa
     write("images.parquet", *[pd.DataFrame(columns=["index"])] * 2)
     files = ("cells", "robustness", "groups", "curves")
     names = {name: tmp_path / f"{name}.csv" for name in files}
-    collect.main([], settings=settings, **names)
+    collect.main(settings=settings, **names)
     groups = read_table(names["groups"])
     assert groups.empty
     assert list(groups) == [*collect.GROUP, *collect.GROUPED]
@@ -240,7 +212,7 @@ def summary_tables(values):
             cells.append(group | about | {"test_accuracy": accuracy})
         seeds = len(accuracies) - accuracies.count(None)
         bounds = {"mean": 0.4, "low": 0.35, "high": 0.47, "images": 50, "seeds": seeds}
-        for attack, epsilon in [("worst", 0.1), ("worst", 0.2), ("pgd", 0.1), ("ensemble", 0.1)]:
+        for attack, epsilon in [("worst", 0.1), ("worst", 0.2), ("pgd", 0.1)]:
             at = {"attack": attack, "norm": "linf", "epsilon": epsilon}
             if seeds:
                 groups.append(group | at | bounds)

@@ -29,12 +29,13 @@ LEAST = {
         ],
     },
     **dict.fromkeys(["selection", "masking", "curvature", "path", "cost", "recovery"]),
-    **dict.fromkeys(["comparison", "certificate"]),
+    **dict.fromkeys(["stronger_attacks", "comparison", "certificate"]),
 }
 CURVATURE = {"curvature": {"images": 20}}
 EVERYTHING = CURVATURE | {
     "path": {"images": 20, "points": 5},
-    "selection": {"images": 20, "attacks": []},
+    "selection": {"images": 20},
+    "stronger_attacks": {"images": 20, "attacks": [{"attack": "fgsm", "norm": "l2"}]},
     "comparison": {"reference": "hessian"},
     "cost": {"rounds": 1},
     "recovery": {"lam": [1], "images": 8, "progress": [0, 1], "hvps": [1, 3], "draws": 1},

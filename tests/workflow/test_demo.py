@@ -82,9 +82,7 @@ def test_tables_hold_every_cell_attack_and_radius(demo):
     epsilons = config["datasets"]["digits"]["epsilons"]
     linf, l2 = (1 + len(epsilons[norm]) for norm in ("linf", "l2"))
     # FGSM or DDN, PGD, two kinds of APGD and the worst case, for either norm from 0 up
-    every = CELLS * 5 * (linf + l2)
-    # FAB-T for l-infinity and Square for either norm, at 0 and the headline radius; the ensemble at all
-    assert len(table) == every + SELECTED * (3 * 2 + linf + l2)
+    assert len(table) == CELLS * 5 * (linf + l2)
     assert set(table["n"]) == {config["evaluation"]["images"]}
     for _, rows in table.groupby(["regularizer", "lam", "seed", "attack", "norm"]):
         accuracies = rows.sort_values("epsilon")["robust_accuracy"]
@@ -98,27 +96,34 @@ def test_worst_case_is_no_better_than_any_attack(demo):
     keys = ["regularizer", "lam", "seed", "norm", "epsilon"]
     table = read(demo, "robustness")
     worst = table[table["attack"] == "worst"].set_index(keys)["robust"]
-    ensemble = table[table["attack"] == "ensemble"].set_index(keys)["robust"]
-    assert (ensemble <= worst.loc[ensemble.index]).all()
-    for attack, rows in table.groupby("attack"):
+    for _, rows in table.groupby("attack"):
         robust = rows.set_index(keys)["robust"]
-        if attack in ("fab-t", "square"):
-            assert (ensemble.loc[robust.index] <= robust).all()
-        elif attack != "ensemble":
-            assert (worst.loc[robust.index] <= robust).all()
+        assert (worst.loc[robust.index] <= robust).all()
 
 
-def test_one_weight_per_regularizer_is_selected_and_fully_attacked(demo):
+def test_one_weight_per_regularizer_is_selected_and_attacked_harder(demo):
     selection = pd.read_csv(demo.path / "results/everything/selection.csv", keep_default_na=False)
     chosen = selection[selection["selected"]]
     assert sorted(chosen["regularizer"]) == sorted(selection["regularizer"].unique())
     weights = selection[selection["regularizer"] == "hessian"]
     assert set(weights["lam"]) == {0.1, 1}
-    table = read(demo, "robustness")
-    attacked = table[table["attack"] == "square"].groupby(["regularizer", "lam"])["seed"].nunique()
-    assert attacked.to_dict() == {(row.regularizer, row.lam): 2 for row in chosen.itertuples()}
+    table = read(demo, "stronger_attacks")
+    assert set(table["seed"]) == {0}
+    assert set(table["n"]) == {50}
+    for attack, norms in {"fab-t": ["linf"], "square": ["l2", "linf"], "apgd-t": ["l2"]}.items():
+        rows = table[table["attack"] == attack]
+        for _, of in rows.groupby(["regularizer", "lam"]):
+            assert sorted(of["norm"]) == norms
+        attacked = rows[["regularizer", "lam"]].drop_duplicates()
+        assert set(attacked.itertuples(index=False, name=None)) == {
+            (row.regularizer, row.lam) for row in chosen.itertuples()
+        }
+    # each gets what is left
+    for _, rows in table.groupby(["regularizer", "norm"], sort=False):
+        assert rows["attack"].iloc[0] == "all networks"
+        assert rows["attack"].iloc[-1] == "transfer"
+        assert rows["robust"].is_monotonic_decreasing
     text = (demo.path / "reports/everything/tables/autoattack.md").read_text()
-    assert "+ FAB-T, Square" in text
     assert text.count("| hessian ") == 2  # one radius per norm
 
 
@@ -243,7 +248,7 @@ def test_editing_an_attack_trains_nothing(demo):
         demo.path / "src/input_hessian/experiment/attacks.py", lambda s: s + "\n# edited\n"
     ):
         planned = demo.planned()
-    assert (planned["evaluate"], planned["attack_selected"]) == (CELLS, 2)  # one for each seed
+    assert (planned["evaluate"], planned["run_stronger_attacks"]) == (CELLS, 1)
     assert "train" not in planned
 
 
@@ -337,7 +342,7 @@ def test_cell_is_repeated_bit_by_bit_after_kill_minus_nine(demo):
     # The network is the same, so no attack is repeated; only its new times are collected.
     planned = demo.planned()
     assert "tabulate" in planned
-    assert not {"train", "evaluate", "attack_selected"} & set(planned)
+    assert not {"train", "evaluate", "run_stronger_attacks"} & set(planned)
     demo.snakemake("--cores", "all")
     assert not checkpoint.exists()  # its results are collected
 
@@ -423,6 +428,7 @@ def test_a_run_computes_only_what_it_asks_for(demo):
     """One attack, no optional section: what a newcomer's first own experiment looks like."""
     sections = (
         "selection",
+        "stronger_attacks",
         "masking",
         "curvature",
         "path",

@@ -91,6 +91,7 @@ CONFIG = {
     "curvature": {"images": 20},
     "path": {"images": 20, "points": 11},
     "selection": None,
+    "stronger_attacks": None,
     "masking": None,
     "cost": None,
     "recovery": None,

@@ -4,6 +4,7 @@
 NETWORK = f"{RESULTS}/{CELL}"
 CONTROL = f"{RESULTS}/control/{{dataset}}"
 CERTIFIABLE = f"{RESULTS}/certificate/{CELL}"
+STRONGER = f"{RESULTS}/stronger_attacks/{{dataset}}"
 TRAINED = ["model.safetensors", "training.json", "curve.csv"]
 ATTACKED = [
     "images.parquet",
@@ -139,8 +140,6 @@ if CONFIG.masking:
             command("evaluate_control")
 
 
-SELECTED = "{dataset}/selected/seed~{seed}"
-
 if CONFIG.selection:
 
     rule select_lam:
@@ -164,23 +163,24 @@ if CONFIG.selection:
             command("select_lam")
 
 
-if CONFIG.selected_attacks:
+if CONFIG.stronger_attacks:
 
-    # Which lams are selected is known only once all are validated. One job per dataset and seed, with
-    # every cell as input, keeps the plan complete from the start, without a checkpoint.
-    rule attack_selected:
+    # Which lams are selected is known only once all are validated. One job per dataset, with every cell
+    # of the seed as input, keeps the plan complete from the start, without a checkpoint.
+    rule run_stronger_attacks:
         input:
-            **code("attack_selected"),
+            **code("run_stronger_attacks"),
             selection=f"{RESULTS}/selection.csv",
             data=DATA,
-            models=same_seed("model.safetensors"),
-            earlier=same_seed("images.parquet"),
+            models=first_seed("model.safetensors"),
+            earlier=first_seed("images.parquet"),
         output:
-            images=f"{RESULTS}/{SELECTED}/images.parquet",
+            images=f"{STRONGER}.parquet",
+            transfer=f"{STRONGER}.transfer.csv",
         log:
-            f"{LOGS}/attack_selected/{SELECTED}.log",
+            f"{LOGS}/run_stronger_attacks/{{dataset}}.log",
         benchmark:
-            f"{RESULTS}/{SELECTED}/attack.benchmark.tsv"
+            f"{STRONGER}.benchmark.tsv"
         conda:
             "../../envs/pipeline.yaml"
         resources:
@@ -189,22 +189,22 @@ if CONFIG.selected_attacks:
             settings=lambda wildcards: text(
                 {
                     "dataset": wildcards.dataset,
-                    "seed": int(wildcards.seed),
+                    "seed": SEED,
                     "cells": [  # in the order of the inputs
                         {"regularizer": name, "lam": lam}
                         for name in CONFIG.trained_on(wildcards.dataset)
                         for lam in CONFIG.regularizers[name].lams(wildcards.dataset)
                     ],
-                    "images": CONFIG.evaluation.images,
+                    "images": CONFIG.stronger_attacks.images,
                     "epsilons": HEADLINE[wildcards.dataset],
-                    "attacks": CONFIG.selected_attacks,
+                    "attacks": CONFIG.more_attacks,
                 }
             ),
             device=DEVICE,
         message:
-            "Attack the selected cells of {wildcards.dataset}, seed {wildcards.seed}"
+            "Attack the selected networks of {wildcards.dataset} harder"
         shell:
-            command("attack_selected")
+            command("run_stronger_attacks")
 
 
 if CONFIG.cost:

@@ -170,6 +170,7 @@ RESULTS_NOTEBOOK = CLONE / "workflow/notebooks/results.ipynb"
 # A cell tagged needs-<section> is left out where that was not computed.
 COMPUTED = {
     "selection": CONFIG.selection,
+    "stronger_attacks": CONFIG.stronger_attacks,
     "masking": CONFIG.masking,
     "curvature": CONFIG.curvature and DDN,
     "cost": CONFIG.cost,

@@ -136,10 +136,10 @@ def control(dataset):
     return {"dataset": dataset, "regularizer": "control", "lam": 0.0, "seed": SEED}
 
 
-def same_seed(filename):
-    """Input function: this file of all cells of a dataset and seed."""
+def first_seed(filename):
+    """Input function: this file of all cells of a dataset, first seed."""
     return lambda wildcards: cells(
-        f"{NETWORK}/{filename}".replace("{seed}", wildcards.seed),
+        f"{NETWORK}/{filename}".replace("{seed}", str(SEED)),
         each=["lam"],
         dataset=wildcards.dataset,
     )

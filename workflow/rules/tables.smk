@@ -17,13 +17,9 @@ COSTS = expand(COST, dataset=CONFIG.datasets) if CONFIG.cost else []
 CONTROLS = (
     expand(f"{CONTROL}/masking.json", dataset=CONFIG.datasets) if CONFIG.masking else []
 )
-FURTHER = (
-    expand(
-        f"{RESULTS}/{SELECTED}/images.parquet",
-        dataset=CONFIG.datasets,
-        seed=CONFIG.seeds,
-    )
-    if CONFIG.selected_attacks
+STRONGER_ATTACKS = (
+    expand(f"{STRONGER}.parquet", dataset=CONFIG.datasets)
+    if CONFIG.stronger_attacks
     else []
 )
 
@@ -37,7 +33,6 @@ TABLE_SCRIPTS = {
             "evaluation": cells(f"{NETWORK}/evaluation.json"),
             "curve": cells(f"{NETWORK}/curve.csv"),
             "images": cells(f"{NETWORK}/images.parquet"),
-            "selected": FURTHER,
         },
         "output": {
             "cells": f"{TABLE}/cells.csv",
@@ -85,6 +80,18 @@ if CONFIG.selection:
             "markdown": f"{TABLE}/autoattack.md",
         },
         "settings": {"headline": HEADLINE},
+    }
+if CONFIG.stronger_attacks:
+    TABLE_SCRIPTS["tabulate_stronger_attacks"] = {
+        "input": {
+            "images": STRONGER_ATTACKS,
+            "transfer": expand(f"{STRONGER}.transfer.csv", dataset=CONFIG.datasets),
+        },
+        "output": {
+            "csv": f"{TABLE}/stronger_attacks.csv",
+            "matrix": f"{TABLE}/transfer.csv",
+            "markdown": f"{TABLE}/stronger_attacks.md",
+        },
     }
 if CONFIG.comparison:
     TABLE_SCRIPTS["compare"] = {
@@ -142,6 +149,7 @@ REPORTED = {
         ("masking.csv", "masking_table", "masking checks"),
         ("summary.csv", "summary", "summary"),
         ("autoattack.csv", "autoattack", "selected cells, attack by attack"),
+        ("stronger_attacks.csv", "stronger_attacks", "stronger attacks"),
         (
             "comparison.csv",
             "comparison",
@@ -187,7 +195,7 @@ rule write_provenance:
         training=TRAINING,
         evaluation=cells(f"{NETWORK}/evaluation.json"),
         tables=TABLES,
-        selected=FURTHER,
+        stronger=STRONGER_ATTACKS,
         controls=CONTROLS,
         certificates=[path for name in CONFIG.datasets for path in certificates(name)],
         recovery=[path for name in CONFIG.datasets for path in recoveries(name)],

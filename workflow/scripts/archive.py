@@ -34,7 +34,7 @@ def packed(grid: dict, examples: list[Path]) -> list[Path]:
 
     def belongs(path: Path) -> bool:
         parts = path.relative_to(results).parts
-        of_cell = parts[0] in grid["datasets"] and parts[1] != "selected"
+        of_cell = parts[0] in grid["datasets"]
         if of_cell and folders.isdisjoint(path.parents):
             return False
         of = path.with_name(path.name.removeprefix(".").removesuffix(".sha256"))

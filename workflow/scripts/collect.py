@@ -3,7 +3,7 @@
 import pandas as pd
 
 from input_hessian.experiment.cells import cell_folders
-from input_hessian.experiment.command import Input, Output, Settings, run
+from input_hessian.experiment.command import Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.readers import read_csv, read_json, read_parquet
 from input_hessian.experiment.results import robust_accuracy, wilson_interval, worst_case
@@ -31,7 +31,6 @@ def over_images_and_seeds(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def main(
-    selected: list[Input],
     *,
     settings: Settings,
     cells: Output,
@@ -42,9 +41,6 @@ def main(
     rows, accuracies, epochs = [], [], []
     outcomes: dict[tuple, list[pd.DataFrame]] = {}
     grid = settings["grid"]
-    # The verdicts of all attacks on the selected cells, by cell.
-    verdicts = [read_parquet(path) for path in selected]
-    verdicts = dict(iter(pd.concat(verdicts).groupby(CELL))) if verdicts else {}
     for folder in cell_folders(grid):
         training = read_json(folder / "training.json")
         evaluation = read_json(folder / "evaluation.json")
@@ -58,14 +54,8 @@ def main(
         images = read_parquet(folder / "images.parquet")
         if images.empty:  # the cell diverged: see its status in the table of cells
             continue
-        columns = ["index", "attack", "norm", "epsilon", "robust"]
-        images = images[columns]
-        parts = [images, worst_case(images)]
-        if tuple(identity.values()) in verdicts:
-            # Kept apart from `worst`, which compares cells: some attacks ran on this one alone.
-            parts[0] = verdicts[tuple(identity.values())][columns]
-            parts += [worst_case(parts[0]).assign(attack="ensemble")]
-        outcome = pd.concat(parts).assign(seed=identity["seed"])
+        images = images[["index", "attack", "norm", "epsilon", "robust"]]
+        outcome = pd.concat([images, worst_case(images)]).assign(seed=identity["seed"])
         accuracies.append(robust_accuracy(outcome).assign(**identity))
         group = tuple(value for key, value in identity.items() if key != "seed")
         outcomes.setdefault(group, []).append(outcome)

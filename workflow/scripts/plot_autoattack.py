@@ -17,13 +17,13 @@ SEQUENCE = {
     "square": ("+ Square", "X"),
 }
 ATTACKS = ALONE | SEQUENCE
-WORST = "ensemble"
+WORST = "worst"
 
 
 def above_worst_case(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row per selected cell and radius, and one column per attack.
 
-    ``ensemble`` is the worst case in percent, the other columns how many points the accuracy after
+    ``worst`` is the worst case in percent, the other columns how many points the accuracy after
     that attack lies above it: by how much an evaluation that ended there would be too optimistic.
     Attacks that did not run in a norm are NaN.
 

@@ -14,19 +14,13 @@ SHOWN = {
     "pgd": "PGD",
     "ddn": "DDN",
     "apgd-t": "+ APGD",
-    "ensemble": "worst case",
+    "worst": "worst case",
 }
-FURTHER = {"fab-t": "FAB-T", "square": "Square"}  # for the heading of the last column
 
 
 def tabulate(groups: pd.DataFrame, selection: pd.DataFrame, headline: dict) -> pd.DataFrame:
-    """Return one row per selected lam, headline radius and attack: mean and interval.
-
-    Where selected networks met no further attacks, the worst case is that of all networks.
-    """
+    """Return one row per selected lam, headline radius and attack: mean and interval."""
     rows = groups.merge(selection.loc[selection["selected"], KEYS], on=KEYS)
-    if "ensemble" not in set(rows["attack"]):
-        rows = pd.concat([rows, rows[rows["attack"] == "worst"].assign(attack="ensemble")])
     at = [
         epsilon in headline[dataset][norm]
         for dataset, norm, epsilon in zip(
@@ -40,15 +34,13 @@ def to_markdown(table: pd.DataFrame) -> str:
     """Return one block per dataset, norm and radius."""
     blocks = []
     for (dataset, norm, epsilon), rows in table.groupby(["dataset", "norm", "epsilon"], sort=False):
-        further = [name for attack, name in FURTHER.items() if attack in set(rows["attack"])]
-        headings = SHOWN | ({"ensemble": f"+ {', '.join(further)}"} if further else {})
         rows = rows[rows["attack"].isin(SHOWN)]
         text = percent(rows["mean"])
         interval = " [" + percent(rows["low"]) + ", " + percent(rows["high"]) + "]"
-        text[rows["attack"] == "ensemble"] += interval
+        text[rows["attack"] == "worst"] += interval
         wide = wide_by_lam(rows.assign(text=text), "attack")
         wide = wide[["regularizer", "lam", *(attack for attack in SHOWN if attack in wide)]]
-        wide = wide.rename(columns=headings)
+        wide = wide.rename(columns=SHOWN)
         blocks.append(
             f"### {dataset}, {NORMS[norm]} {epsilon:g}\n\n"
             f"{wide.to_markdown(index=False, disable_numparse=True)}\n"

@@ -118,7 +118,7 @@ def to_markdown(record: dict) -> str:
 def main(
     data: list[Input],
     tables: list[Input],
-    selected: list[Input],
+    stronger: list[Input],
     controls: list[Input],
     certificates: list[Input],
     recovery: list[Input],
@@ -137,7 +137,7 @@ def main(
     benchmarks = {
         "train": [folder / "train.benchmark.tsv" for folder in folders],
         "evaluate": [folder / "evaluate.benchmark.tsv" for folder in folders],
-        "attack_selected": [file.with_name("attack.benchmark.tsv") for file in selected],
+        "run_stronger_attacks": [file.with_suffix(".benchmark.tsv") for file in stronger],
         "train_certifiable": [file.with_name("train.benchmark.tsv") for file in certificates],
         "certify": [file.with_name("certify.benchmark.tsv") for file in certificates],
         "evaluate_control": [file.with_name("evaluate.benchmark.tsv") for file in controls],

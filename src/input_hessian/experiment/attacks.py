@@ -47,12 +47,12 @@ class AttackSettings:
             - ``"pgd"``: Madry et al. 2018, cross-entropy, uniform random start.
             - ``"ddn"``: Rony et al. 2019, the smallest l2 perturbation of each image.
             - ``"apgd-ce"``, ``"apgd-t"``, ``"fab-t"``, ``"square"``: the standard AutoAttack of
-              Croce & Hein 2020, with its budgets (100 iterations, the nine most likely wrong
-              classes as targets, 5000 queries unless ``queries`` says otherwise).
+              Croce & Hein 2020, with its budgets (100 iterations, one start, the nine most likely
+              wrong classes as targets, 5000 queries) unless ``restarts`` or ``queries`` say otherwise.
         norm: ``"linf"`` or ``"l2"``, in pixel units.
         steps: of one PGD run (its step size is ``2.5 * epsilon / steps``, Madry et al. 2018) or of
             DDN; the other attacks have a fixed budget.
-        restarts: PGD runs from new random starts, on the images still standing.
+        restarts: runs of PGD or APGD from new random starts, on the images still standing.
         queries: of Square, for each image.
         radii: ``"headline"`` where :func:`input_hessian.experiment.evaluation.run_attacks` runs it at
             the headline radii alone.
@@ -152,10 +152,14 @@ ATTACKS: dict[str, Callable[[AttackSettings], Attack]] = {
     "fgsm": _fgsm,
     "pgd": _pgd,
     "ddn": _ddn,
-    "apgd-ce": _autoattack(lambda settings, model, classes, **common: APGDAttack(model, **common)),
+    "apgd-ce": _autoattack(
+        lambda settings, model, classes, **common: APGDAttack(
+            model, n_restarts=settings.restarts, **common
+        )
+    ),
     "apgd-t": _autoattack(
         lambda settings, model, classes, **common: APGDAttack_targeted(
-            model, n_target_classes=_targets(classes), **common
+            model, n_restarts=settings.restarts, n_target_classes=_targets(classes), **common
         )
     ),
     "fab-t": _autoattack(

@@ -188,12 +188,21 @@ class Regularizer(Part):
 class FixedAttack(Part):
     """An attack without options; those of AutoAttack have their standard budgets."""
 
-    attack: Literal["fgsm", "apgd-ce", "apgd-t", "fab-t"]
+    attack: Literal["fgsm", "fab-t"]
     """Which attack."""
     norm: Norm
     """Norm of the perturbation."""
     radii: Literal["headline"] | None = None
     """`headline`: at these radii of the data set alone, instead of at all epsilons."""
+
+
+class ApgdAttack(FixedAttack):
+    """Projected gradient descent of AutoAttack, which adapts its step size."""
+
+    attack: Literal["apgd-ce", "apgd-t"]
+    """Which attack."""
+    restarts: Count | None = None
+    """Runs, each on the images that are still classified correctly; AutoAttack's standard is 1."""
 
 
 class SquareAttack(FixedAttack):
@@ -230,7 +239,7 @@ class DdnAttack(Part):
 
 
 Attack = Annotated[
-    FixedAttack | SquareAttack | PgdAttack | DdnAttack, Field(discriminator="attack")
+    FixedAttack | ApgdAttack | SquareAttack | PgdAttack | DdnAttack, Field(discriminator="attack")
 ]
 
 
@@ -248,8 +257,19 @@ class Selection(Part):
 
     images: Count
     """Validation images attacked by APGD-CE, a fixed random subset."""
-    attacks: list[Attack] = []
-    """Further attacks on the selected cells, at the headline radii."""
+
+
+class StrongerAttacks(Part):
+    """More attacks on the selected networks of the first seed, at the headline radii.
+
+    They enter no comparison, and say how much lower its robust accuracies could still be.
+    """
+
+    images: Count
+    """Of the attacked test images, how many."""
+    attacks: list[Attack] = Field(min_length=1)
+    """What left images standing is followed by the next; last, the networks' adversarial examples are
+    tried on each other."""
 
 
 class Masking(Part):
@@ -377,6 +397,8 @@ class Config(Part):
     """What every cell is attacked with."""
     selection: Selection | None = None
     """Selection of one lam per data set and regularizer; not computed if left out."""
+    stronger_attacks: StrongerAttacks | None = None
+    """More attacks on the selected networks; not computed if left out."""
     masking: Masking | None = None
     """Checks for gradient masking; not computed if left out."""
     curvature: Curvature | None = None
@@ -437,9 +459,9 @@ class Config(Part):
         return [attack.model_dump(exclude_none=True) for attack in self.evaluation.attacks]
 
     @property
-    def selected_attacks(self) -> list[dict[str, Any]]:
-        """Further attacks on the selected cells."""
-        attacks = self.selection.attacks if self.selection else []
+    def more_attacks(self) -> list[dict[str, Any]]:
+        """Stronger attacks, on the selected networks."""
+        attacks = self.stronger_attacks.attacks if self.stronger_attacks else []
         return [attack.model_dump(exclude_none=True) for attack in attacks]
 
     @property
@@ -546,8 +568,8 @@ def _inconsistencies(config: Config) -> Iterator[str]:
     for name, entry in config.regularizers.items():
         yield from _regularizer_inconsistencies(config, name, entry)
 
-    seen = set()
-    for section in ("evaluation", "selection"):
+    for section in ("evaluation", "stronger_attacks"):
+        seen = set()
         for i, attack in enumerate(getattr(getattr(config, section), "attacks", [])):
             if (attack.attack, attack.norm) in seen:
                 yield (
@@ -555,7 +577,7 @@ def _inconsistencies(config: Config) -> Iterator[str]:
                     "stands above already, expected once"
                 )
             seen.add((attack.attack, attack.norm))
-    for section in ("masking", "curvature", "path"):
+    for section in ("stronger_attacks", "masking", "curvature", "path"):
         images = getattr(getattr(config, section), "images", 0)
         if images > config.evaluation.images:
             yield (
@@ -563,6 +585,11 @@ def _inconsistencies(config: Config) -> Iterator[str]:
                 f"{config.evaluation.images}"
             )
 
+    if config.stronger_attacks and not config.selection:
+        yield (
+            "stronger_attacks: attacks selected networks, but there is no selection; add the section "
+            "`selection:`, or leave this one out with `stronger_attacks: null`"
+        )
     if config.recovery:
         yield from _missing_cells(config, "recovery", "regularizer", config.recovery.regularizer)
     if config.comparison:
@@ -686,7 +713,7 @@ def _plugin_problems(config: Config) -> Iterator[str]:
 
     for name, dataset in datasets.items():
         classes = len(dataset.class_names)
-        attacks = {attack["attack"] for attack in config.attacks + config.selected_attacks}
+        attacks = {attack["attack"] for attack in config.attacks + config.more_attacks}
         if classes < 4 and "apgd-t" in attacks:
             yield (
                 f"datasets.{name}: has {classes} classes, expected at least 4 for the attack "
