@@ -312,6 +312,28 @@ def test_one_image_is_attacked_as_in_a_batch(linear10, attack):
     assert record.robust.tolist() == [[False]]
 
 
+class Waves(nn.Module):
+    """A loss with many maxima, most of which break no image."""
+
+    def forward(self, images):
+        score = torch.sin(40 * images.flatten(1)).sum(1, keepdim=True)
+        return torch.cat([torch.full_like(score, 2.5), score, 0 * score - 1, 0 * score - 2], 1)
+
+
+@pytest.mark.filterwarnings("ignore:there are .* points with zero gradient")
+@pytest.mark.parametrize("attack", ["apgd-ce", "apgd-t"])
+def test_restarts_find_what_one_start_misses(attack):
+    images = torch.rand(60, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(60, dtype=torch.long)
+    one, five = (
+        run_attack(
+            Waves(), images, labels, AttackSettings(attack, "linf", restarts=n), [0.1], seed=0
+        )
+        for n in (1, 5)
+    )
+    assert five.robust.sum() < one.robust.sum()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_four_attacks_are_the_reference_autoattack(norm):
