@@ -120,6 +120,7 @@ class Experiment:
             csv=csv,
             sensitivity=self.folder / "sensitivity.csv",
             markdown=markdown,
+            latex=self.folder / "comparison.tex",
         )
         return read_table(matched), read_table(csv), markdown.read_text()
 

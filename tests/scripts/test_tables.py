@@ -12,6 +12,7 @@ import summarize
 import tabulate_attacks
 from helpers import tables
 
+from input_hessian.experiment.blocks import to_markdown
 from input_hessian.experiment.cells import cell_folders
 from input_hessian.experiment.statistics import contrast, relative_cost
 from input_hessian.experiment.tables import read_table
@@ -30,7 +31,7 @@ def test_the_last_column_is_the_worst_case_with_its_interval():
         for norm in ("linf", "l2")
         for attack in ("fgsm", "pgd", "worst")
     }
-    linf, l2 = sorted(tabulate_attacks.to_markdown(table).split("### ")[1:], reverse=True)
+    linf, l2 = sorted(to_markdown(tabulate_attacks.describe(table)).split("### ")[1:], reverse=True)
     assert "| FGSM " in linf
     assert "| worst case " in l2
     assert linf.count(" [") == 3  # of the worst case alone, which is the last column
@@ -43,10 +44,10 @@ def test_nothing_finished_leaves_empty_tables():
     headline = {"digits": tables.HEADLINE}
     table = tabulate_attacks.tabulate(attacked, tables.selection(trained), headline)
     assert table.empty
-    assert tabulate_attacks.to_markdown(table) == "Every selected cell diverged.\n"
+    assert to_markdown(tabulate_attacks.describe(table)) == "Every selected cell diverged.\n"
     summary = summarize.summarize(trained, attacked, headline)
     assert summary.empty
-    text = summarize.to_markdown(summary, trained, attacked)
+    text = to_markdown(summarize.describe(summary, trained, attacked))
     assert "digits, hessian, lam 1: 2 seed(s) diverged." in text
 
 
@@ -232,7 +233,7 @@ def test_summary_has_seeds_of_the_clean_and_intervals_of_the_worst_case():
     numbers = summary.set_index(["lam", "measure"])[["mean", "low", "high", "seeds"]]
     assert numbers.loc[1.0, "clean"].tolist() == pytest.approx([1.54 / 3, 0.5, 0.53, 3])
     assert numbers.loc[3.0, "l∞ 0.1"].tolist() == [0.4, 0.35, 0.47, 1]
-    text = summarize.to_markdown(summary, *tables)
+    text = to_markdown(summarize.describe(summary, *tables))
     assert "mean of 3 seeds. Clean: all 400 test images, in brackets the lowest and the" in text
     assert "random subset of 50" in text
     assert "interval over images and seeds" in text
@@ -245,7 +246,7 @@ def test_summary_has_seeds_of_the_clean_and_intervals_of_the_worst_case():
 
 def test_summary_of_one_seed_states_the_interval_of_its_images():
     tables = summary_tables({1.0: [0.5]})
-    text = summarize.to_markdown(summarize.summarize(*tables, HEADLINE), *tables)
+    text = to_markdown(summarize.describe(summarize.summarize(*tables, HEADLINE), *tables))
     assert "mean of 1 seed. Clean: all 400 test images. Under" in text
     assert "interval over images.\n" in text
     assert "| 50.0    | 40.0 [35.0, 47.0] |" in text

@@ -138,7 +138,7 @@ def test_what_was_asked_for_is_there_and_nothing_else(own):
     tables = {path.name for path in (own.path / "reports/own/tables").glob("[!.]*")}
     assert tables == {
         *("cells.csv", "robustness.csv", "groups.csv", "curves.csv", "curvature.csv", "path.csv"),
-        *("summary.csv", "summary.md", "claims.csv", "claims.md"),
+        *("summary.csv", "summary.md", "summary.tex", "claims.csv", "claims.md"),
     }
     cells = pd.read_csv(own.path / "reports/own/tables/cells.csv", keep_default_na=False)
     assert set(cells["regularizer"]) == {"none", "hessian", "logit-scale"}

@@ -24,6 +24,12 @@ STRONGER_ATTACKS = (
 )
 
 
+def tables_to_read(name):
+    """Outputs of a script: a table as CSV, as Markdown and as LaTeX."""
+    kinds = {"csv": "csv", "markdown": "md", "latex": "tex"}
+    return {kind: f"{TABLE}/{name}.{ending}" for kind, ending in kinds.items()}
+
+
 # script: what it reads, the tables that it writes, what it depends on beside these; in this order, one
 # job calls them all
 TABLE_SCRIPTS = {
@@ -44,7 +50,7 @@ TABLE_SCRIPTS = {
     },
     "summarize": {
         "input": {"cells": CELLS, "groups": GROUPS},
-        "output": {"csv": f"{TABLE}/summary.csv", "markdown": f"{TABLE}/summary.md"},
+        "output": tables_to_read("summary"),
         "settings": {"headline": HEADLINE},
     },
 }
@@ -75,10 +81,7 @@ if CONFIG.masking:
 if CONFIG.selection:
     TABLE_SCRIPTS["tabulate_attacks"] = {
         "input": {"groups": GROUPS, "selection": SELECTION},
-        "output": {
-            "csv": f"{TABLE}/autoattack.csv",
-            "markdown": f"{TABLE}/autoattack.md",
-        },
+        "output": tables_to_read("autoattack"),
         "settings": {"headline": HEADLINE},
     }
 if CONFIG.stronger_attacks:
@@ -104,10 +107,9 @@ if CONFIG.comparison:
         },
         "output": {
             "matched": MATCHED,
-            "csv": COMPARISON,
             "sensitivity": f"{TABLE}/sensitivity.csv",
-            "markdown": f"{TABLE}/comparison.md",
-        },
+        }
+        | tables_to_read("comparison"),
         "settings": with_grid(
             epsilons=EPSILONS,
             max_clean_loss=MAX_CLEAN_LOSS,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from input_hessian.experiment.blocks import Block, to_latex, to_markdown
 from input_hessian.experiment.cells import cell_folder
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.errors import UserError
@@ -306,9 +307,9 @@ def signed(values: pd.Series) -> pd.Series:
     return (100 * values).map("{:+.1f}".format)
 
 
-def contrast_table(compared: pd.DataFrame) -> str:
-    """Return the contrasts as a Markdown table."""
-    shown = pd.DataFrame(
+def contrast_table(compared: pd.DataFrame) -> pd.DataFrame:
+    """Return the contrasts in words."""
+    return pd.DataFrame(
         {
             "family": compared["family"].where(compared["family"] != "", "not tested"),
             "dataset": compared["dataset"].map(dataset_title),
@@ -330,12 +331,11 @@ def contrast_table(compared: pd.DataFrame) -> str:
             "flagged": compared["flagged"],
         }
     )
-    return shown.to_markdown(index=False, disable_numparse=True) + "\n"
 
 
-def to_markdown(
+def describe(
     matched: pd.DataFrame, compared: pd.DataFrame, others: pd.DataFrame, settings: dict
-) -> str:
+) -> list[Block]:
     """Return the contrasts, then one table per dataset and norm with every radius."""
     blocks = []
     if len(compared):
@@ -343,17 +343,19 @@ def to_markdown(
         over = "images and seeds"
         if seeds == 1:
             over = "images; with one seed, it speaks about these networks"
-        blocks.append(
+        about = (
             "Differences in points. Limit: of the clean accuracy lost against plain training, on validation "
             "images; clean: difference of the clean accuracies of all test images; robust: of the robust "
             f"accuracies, mean over the radii named, on {compared['images'].max()} test images; 95% interval "
             f"over {over}, not adjusted. p: adjusted by Holm's method within a family. Detectable: "
             "the smallest true difference that the test finds with a probability of 80% at the level of the "
             "family's smallest p. Flagged: checks for gradient masking that a network on either side "
-            f"failed.\n\n{contrast_table(compared)}"
+            "failed."
         )
+        blocks.append(Block(about=about, table=contrast_table(compared)))
     if len(others):
-        blocks.append(f"The same at other limits, not tested:\n\n{contrast_table(others)}")
+        about = "The same at other limits, not tested:"
+        blocks.append(Block(about=about, table=contrast_table(others)))
     for (dataset, norm), rows in matched.groupby(["dataset", "norm"], sort=False):
         text = (
             percent(rows["robust"])
@@ -376,13 +378,16 @@ def to_markdown(
         if norm == "l2" and first["median_perturbation"].notna().any():
             about["median perturbation"] = first["median_perturbation"].map("{:.2f}".format)
         shown = pd.concat([pd.DataFrame(about, index=first.index), wide.loc[first.index]], axis=1)
-        blocks.append(
-            f"### {dataset_title(dataset)}, {NORMS[norm]}: at most {settings['max_clean_loss'][dataset]:g} "
-            "points of clean accuracy below plain training\n\n"
-            f"Accuracies and errors in percent. Two λ: for each image a coin decides between their networks.\n\n"
-            f"{shown.reset_index().to_markdown(index=False, disable_numparse=True)}\n"
+        title = (
+            f"{dataset_title(dataset)}, {NORMS[norm]}: at most {settings['max_clean_loss'][dataset]:g} "
+            "points of clean accuracy below plain training"
         )
-    return "\n".join(blocks) if blocks else "Nothing can be compared: plain training diverged.\n"
+        about = (
+            "Accuracies and errors in percent. "
+            "Two λ: for each image a coin decides between their networks."
+        )
+        blocks.append(Block(title, about, shown.reset_index()))
+    return blocks or [Block(about="Nothing can be compared: plain training diverged.")]
 
 
 def main(
@@ -397,6 +402,7 @@ def main(
     csv: Output,
     sensitivity: Output,
     markdown: Output,
+    latex: Output,
 ) -> None:
     # Images and perturbations are found by the cells; they are inputs so that they are there.
     choice = read_table(selection)
@@ -408,7 +414,9 @@ def main(
     write_atomically(matched, at_points.to_csv(index=False))
     write_atomically(csv, compared.to_csv(index=False))
     write_atomically(sensitivity, others.to_csv(index=False))
-    write_atomically(markdown, to_markdown(at_points, compared, others, settings))
+    blocks = describe(at_points, compared, others, settings)
+    write_atomically(markdown, to_markdown(blocks))
+    write_atomically(latex, to_latex(blocks, "comparison"))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from input_hessian.experiment.blocks import Block, to_latex, to_markdown
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.table_text import NORMS, percent, wide_by_lam
@@ -33,7 +34,7 @@ def summarize(cells: pd.DataFrame, groups: pd.DataFrame, headline: dict) -> pd.D
     return table[[*KEYS, "measure", "mean", "low", "high", "seeds"]]
 
 
-def to_markdown(summary: pd.DataFrame, cells: pd.DataFrame, groups: pd.DataFrame) -> str:
+def describe(summary: pd.DataFrame, cells: pd.DataFrame, groups: pd.DataFrame) -> list[Block]:
     """Return one table per dataset, each with what its numbers are."""
     blocks = []
     for dataset, rows in summary.groupby("dataset", sort=False):
@@ -47,26 +48,36 @@ def to_markdown(summary: pd.DataFrame, cells: pd.DataFrame, groups: pd.DataFrame
         fewer = rows["seeds"] < seeds
         text[fewer] += " (" + rows.loc[fewer, "seeds"].astype(str) + " of them)"
         over = "images and seeds" if seeds > 1 else "images"
-        wide = wide_by_lam(rows.assign(text=text), "measure")
-        blocks.append(
-            f"### {dataset}\n\n"
+        about = (
             f"Accuracy in percent, mean of {seeds} seed{'s' * (seeds > 1)}. Clean: all {clean} test "
             f"images{', in brackets the lowest and the highest seed' * (seeds > 1)}. Under attack: a fixed "
             f"random subset of {attacked}; an image counts if it withstands every attack of that "
             f"norm at that epsilon; in brackets the 95% interval over {over}."
-            f"\n\n{wide.to_markdown(index=False, disable_numparse=True)}\n"
         )
+        blocks.append(Block(dataset, about, wide_by_lam(rows.assign(text=text), "measure")))
     diverged = cells[cells["status"] != "finished"].groupby(KEYS).size()
     for (dataset, regularizer, lam), count in diverged.items():
-        blocks.append(f"{dataset}, {regularizer}, lam {lam:g}: {count} seed(s) diverged.\n")
-    return "\n".join(blocks)
+        blocks.append(
+            Block(about=f"{dataset}, {regularizer}, lam {lam:g}: {count} seed(s) diverged.")
+        )
+    return blocks
 
 
-def main(cells: Input, groups: Input, *, settings: Settings, csv: Output, markdown: Output) -> None:
+def main(
+    cells: Input,
+    groups: Input,
+    *,
+    settings: Settings,
+    csv: Output,
+    markdown: Output,
+    latex: Output,
+) -> None:
     cell_table, accuracies = read_table(cells), read_table(groups)
     summary = summarize(cell_table, accuracies, settings["headline"])
     write_atomically(csv, summary.to_csv(index=False))
-    write_atomically(markdown, to_markdown(summary, cell_table, accuracies))
+    blocks = describe(summary, cell_table, accuracies)
+    write_atomically(markdown, to_markdown(blocks))
+    write_atomically(latex, to_latex(blocks, "summary"))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from input_hessian.experiment.blocks import Block, to_latex, to_markdown
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.table_text import NORMS, percent, wide_by_lam
@@ -30,8 +31,8 @@ def tabulate(groups: pd.DataFrame, selection: pd.DataFrame, headline: dict) -> p
     return rows[pd.Series(at, index=rows.index, dtype=bool)]
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """Return one block per dataset, norm and radius."""
+def describe(table: pd.DataFrame) -> list[Block]:
+    """Return one table per dataset, norm and radius, after what their numbers are."""
     blocks = []
     for (dataset, norm, epsilon), rows in table.groupby(["dataset", "norm", "epsilon"], sort=False):
         rows = rows[rows["attack"].isin(SHOWN)]
@@ -40,29 +41,34 @@ def to_markdown(table: pd.DataFrame) -> str:
         text[rows["attack"] == "worst"] += interval
         wide = wide_by_lam(rows.assign(text=text), "attack")
         wide = wide[["regularizer", "lam", *(attack for attack in SHOWN if attack in wide)]]
-        wide = wide.rename(columns=SHOWN)
-        blocks.append(
-            f"### {dataset}, {NORMS[norm]} {epsilon:g}\n\n"
-            f"{wide.to_markdown(index=False, disable_numparse=True)}\n"
-        )
+        title = f"{dataset}, {NORMS[norm]} {epsilon:g}"
+        blocks.append(Block(title, table=wide.rename(columns=SHOWN)))
     if not blocks:
-        return "Every selected cell diverged.\n"
+        return [Block(about="Every selected cell diverged.")]
     seeds, images = table["seeds"].max(), table["images"].max()
     head = (
         f"Robust accuracy in percent of the selected cells on {images} test images, mean of up to "
         f"{seeds} seed(s), those that finished. FGSM, PGD and DDN each attack every image; a column "
         "with + attacks what everything before it left, so the last is the worst case over all "
-        "attacks, with its 95% interval over images and seeds (with one seed, over the images).\n\n"
+        "attacks, with its 95% interval over images and seeds (with one seed, over the images)."
     )
-    return head + "\n".join(blocks)
+    return [Block(about=head), *blocks]
 
 
 def main(
-    groups: Input, selection: Input, *, settings: Settings, csv: Output, markdown: Output
+    groups: Input,
+    selection: Input,
+    *,
+    settings: Settings,
+    csv: Output,
+    markdown: Output,
+    latex: Output,
 ) -> None:
     table = tabulate(read_table(groups), read_table(selection), settings["headline"])
     write_atomically(csv, table.to_csv(index=False))
-    write_atomically(markdown, to_markdown(table))
+    blocks = describe(table)
+    write_atomically(markdown, to_markdown(blocks))
+    write_atomically(latex, to_latex(blocks, "autoattack"))
 
 
 if __name__ == "__main__":
