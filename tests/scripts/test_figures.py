@@ -281,6 +281,19 @@ def test_equal_tables_give_equal_bytes(figure, tmp_path):
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
+def test_a_pdf_carries_no_title(tmp_path):
+    written = {}
+    for title in ("", "A title of\ntwo lines"):
+        figure, axes = plt.subplots(figsize=(6, 2))
+        axes.set_title("a panel")
+        paths = [tmp_path / f"figure.{suffix}" for suffix in ("pdf", "png")]
+        plotting.save(figure, paths, title)
+        written[title] = [path.read_bytes() for path in paths]
+    (plain, untitled), (print_, titled) = written.values()
+    assert print_ == plain
+    assert titled != untitled
+
+
 def test_recovery_leaves_the_untrained_network_out(tmp_path):
     figures = []
     for name, first in (("first", 0.2), ("second", 0.9)):

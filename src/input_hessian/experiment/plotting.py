@@ -222,12 +222,13 @@ def save(
 ) -> None:
     """Write the figure to every path, without a date: equal data, equal bytes.
 
-    A PNG gets a palette of 256 colours: a third of the size, and no visible difference.
+    A PNG gets a palette of 256 colours: a third of the size, and no visible difference.  A PDF is for
+    print, where the caption says what the title does.
 
     Args:
         figure: its panels; it grows by the heights of title and legend, and to a least width.
         paths: each a PNG or a PDF.
-        title: above all panels; lines wider than the figure are broken.
+        title: above all panels of a PNG; lines wider than the figure are broken.
         handles: labelled artists of one legend below all panels: inside them, it would hide data.
         columns: of the legend, at most.
         legend_title: of the legend.
@@ -236,7 +237,6 @@ def save(
     if title and width < NARROWEST:
         figure.set_figwidth(width := NARROWEST)
     lines = [part for line in title.split("\n") for part in textwrap.wrap(line, int(14 * width))]
-    figure.suptitle("\n".join(lines))
     rows = 0
     if handles:
         place = {"handles": handles, "loc": "outside lower center", "title": legend_title}
@@ -247,12 +247,14 @@ def save(
             columns -= 1
             legend = figure.legend(ncols=columns, **place)
         rows = -(-len(handles) // columns) + bool(legend_title)
-    figure.set_figheight(height + 0.17 * (len(lines) + rows))
-    figure.set_layout_engine("constrained")
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, the same for every format
-    for path in paths:
+    for path in sorted(paths, key=lambda path: path.suffix != ".png"):
         path.parent.mkdir(parents=True, exist_ok=True)
+        above = lines if path.suffix == ".png" else []
+        figure.suptitle("\n".join(above))
+        figure.set_figheight(height + 0.17 * (len(above) + rows))
+        figure.set_layout_engine("constrained")
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         if path.suffix == ".png":
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png")
