@@ -11,6 +11,12 @@ MATCHED = f"{TABLE}/matched.csv"
 SELECTION = f"{RESULTS}/selection.csv"
 COST = f"{RESULTS}/cost/{{dataset}}.csv"
 PROVENANCE = [f"{REPORT}/provenance.json", f"{REPORT}/provenance.md"]
+NETWORKS = [
+    f"{REPORT}/networks/{dataset}.{name}.safetensors"
+    for dataset in CONFIG.datasets
+    for name in CONFIG.trained_on(dataset)
+]
+MODEL_CARD = f"{REPORT}/networks/README.md"
 
 TRAINING = cells(f"{NETWORK}/training.json")
 COSTS = expand(COST, dataset=CONFIG.datasets) if CONFIG.cost else []
@@ -251,20 +257,13 @@ if CONFIG.selection:
         input:
             **code("release_networks"),
             selection=SELECTION,
-            models=[
-                f"{NETWORK}/model.safetensors".format(
-                    dataset=dataset, regularizer=name, lam=lam, seed=SEED
-                )
-                for dataset in CONFIG.datasets
-                for name in CONFIG.trained_on(dataset)
-                for lam in CONFIG.lam_texts(name, dataset)
-            ],
+            models=first_seed("model.safetensors"),
+            training=first_seed("training.json"),
+            cells=CELLS,
+            robustness=ROBUSTNESS,
         output:
-            networks=[
-                f"{REPORT}/networks/{dataset}.{name}.safetensors"
-                for dataset in CONFIG.datasets
-                for name in CONFIG.trained_on(dataset)
-            ],
+            networks=NETWORKS,
+            card_file=MODEL_CARD,
         log:
             f"{LOGS}/networks.log",
         localrule: True
@@ -284,9 +283,10 @@ if CONFIG.selection:
                         for name in CONFIG.trained_on(dataset)
                         for lam in CONFIG.regularizers[name].lams(dataset)
                     ],
+                    "headline": HEADLINE,
                 }
             ),
         message:
-            "Copy the selected networks"
+            "Copy the selected networks and describe them"
         shell:
             command("release_networks")

@@ -20,8 +20,8 @@ def network_names(folder: Path = RELEASED) -> list[tuple[str, str]]:
 def load_network(dataset: str, regularizer: str, folder: Path = RELEASED) -> nn.Module:
     """Return a trained network, ready for evaluation: images ``[B, 1, 28, 28]`` in [0, 1] to logits.
 
-    It is the first seed at the lam that validation images chose; ``provenance.json`` in the folder
-    above says how it was trained, ``tables/summary.md`` there what it withstands.
+    It is the first seed at the lam that validation images chose; ``README.md`` in the folder says how
+    it was trained and what it withstands.
 
     Args:
         dataset: ``"mnist"`` or ``"fashion_mnist"``.
