@@ -11,12 +11,6 @@ MATCHED = f"{TABLE}/matched.csv"
 SELECTION = f"{RESULTS}/selection.csv"
 COST = f"{RESULTS}/cost/{{dataset}}.csv"
 PROVENANCE = [f"{REPORT}/provenance.json", f"{REPORT}/provenance.md"]
-NETWORKS = [
-    f"{REPORT}/networks/{dataset}.{name}.safetensors"
-    for dataset in CONFIG.datasets
-    for name in CONFIG.trained_on(dataset)
-]
-MODEL_CARD = f"{REPORT}/networks/README.md"
 
 TRAINING = cells(f"{NETWORK}/training.json")
 COSTS = expand(COST, dataset=CONFIG.datasets) if CONFIG.cost else []
@@ -227,66 +221,3 @@ rule write_provenance:
         "Write down where the results come from"
     shell:
         command("write_provenance")
-
-
-# Asked for by its name: without the networks, all that tables, figures and notebook are made from.
-rule archive:
-    input:
-        **code("archive"),
-        record=PROVENANCE,
-        examples=every_shown("examples.safetensors"),
-    output:
-        archive=f"{REPORT}/cells.zip",
-    log:
-        f"{LOGS}/archive.log",
-    localrule: True
-    conda:
-        "../../envs/pipeline.yaml"
-    params:
-        settings=lambda wildcards, input: text({"grid": grid(input.examples)}),
-    message:
-        "Pack the results without the networks"
-    shell:
-        command("archive")
-
-
-if CONFIG.selection:
-
-    # Asked for by its name, too: a network per regularizer, for others to attack.
-    rule networks:
-        input:
-            **code("release_networks"),
-            selection=SELECTION,
-            models=first_seed("model.safetensors"),
-            training=first_seed("training.json"),
-            cells=CELLS,
-            robustness=ROBUSTNESS,
-        output:
-            networks=NETWORKS,
-            card_file=MODEL_CARD,
-        log:
-            f"{LOGS}/networks.log",
-        localrule: True
-        conda:
-            "../../envs/pipeline.yaml"
-        params:
-            settings=text(
-                {
-                    "networks": [
-                        {"dataset": dataset, "regularizer": name}
-                        for dataset in CONFIG.datasets
-                        for name in CONFIG.trained_on(dataset)
-                    ],
-                    "cells": [
-                        {"dataset": dataset, "regularizer": name, "lam": lam}
-                        for dataset in CONFIG.datasets
-                        for name in CONFIG.trained_on(dataset)
-                        for lam in CONFIG.regularizers[name].lams(dataset)
-                    ],
-                    "headline": HEADLINE,
-                }
-            ),
-        message:
-            "Copy the selected networks and describe them"
-        shell:
-            command("release_networks")

@@ -19,7 +19,7 @@ from input_hessian.experiment.files import write_atomically
 # Networks, what only a job that is repeated needs, and examples that no figure shows.
 LEFT_OUT = {"model.safetensors", "checkpoint.pt", "examples.safetensors"}
 LEFT_OUT_FOLDERS = {"kept", "attacks"}
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip file: equal contents, equal bytes
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip file
 
 
 def packed(grid: dict, examples: list[Path]) -> list[Path]:
@@ -44,6 +44,19 @@ def packed(grid: dict, examples: list[Path]) -> list[Path]:
     return sorted(path for path in results.rglob("*") if path.is_file() and belongs(path))
 
 
+def write_zip(archive: Path, contents: dict[str, bytes]) -> None:
+    """Write an archive of files by their names: equal contents, equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as pack:
+        for name in sorted(contents):
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            pack.writestr(entry, contents[name])
+    write_atomically(archive, buffer.getvalue())
+    print(f"{archive}: {len(contents)} files, {buffer.tell() / 1e6:.1f} MB")
+
+
 def main(examples: list[Input], *, settings: Settings, archive: Output) -> None:
     files = packed(settings["grid"], examples)
     if not files:
@@ -51,15 +64,7 @@ def main(examples: list[Input], *, settings: Settings, archive: Output) -> None:
             f"{settings['grid']['results']}: expected the results of a run, found none; run "
             "snakemake first"
         )
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as pack:
-        for path in files:
-            entry = zipfile.ZipInfo(path.as_posix(), EPOCH)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            pack.writestr(entry, path.read_bytes())
-    write_atomically(archive, buffer.getvalue())
-    print(f"{archive}: {len(files)} files, {buffer.tell() / 1e6:.1f} MB")
+    write_zip(archive, {path.as_posix(): path.read_bytes() for path in files})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from collections import Counter
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def to_markdown(record: dict) -> str:
         f"{sum(status.values())} cells (dataset, regularizer, λ, seed) of which "
         f"{status.get('finished', 0)} finished and {status.get('diverged', 0)} diverged; seeds "
         f"{', '.join(map(str, record['seeds']))}. Tables and figures were made from their records at "
-        f"commit `{written['commit']}` on {written['cores']} cores ({written['processor']}, "
+        f"commit `{written['commit']}`, {written['time'][:10]}, on {written['cores']} cores ({written['processor']}, "
         f"{written['system']}). `-dirty` behind a commit: files differed from it.",
         f"## Code and machine of the cells\n\nTrained by:\n\n{table(record['trained_by'])}\n\n"
         f"Attacked by:\n\n{table(record['attacked_by'])}\n\nA run that was resumed at another "
@@ -152,6 +153,7 @@ def main(
         "trained_by": count_records(training),
         "attacked_by": count_records([cell["evaluated_with"] for cell in evaluation]),
         "written_by": {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": here["commit"],
             "processor": here["processor"],
             "cores": os.cpu_count(),
