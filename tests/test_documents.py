@@ -44,7 +44,7 @@ def test_links_lead_somewhere(page):
     assert targets
     for target in targets:
         if not target.startswith(("https://", "#")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
 
 
 # Of the finding in README.md: dataset, regularizer, lam and column of the released summary.
@@ -142,3 +142,19 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert "41.7" in (tmp_path / "site/results/index.html").read_text()  # a released table
     assert (tmp_path / "site/released/pareto.png").exists()
     assert not re.search(r'(src|href)="https?://(fonts|cdn|unpkg)', page)
+
+
+def test_the_citations_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    ((_, text),) = [parameter.values for parameter in blocks("bibtex")]
+    entries = [dict(re.findall(r"(\w+) = {(.*)}", entry)) for entry in text.split("@")[1:]]
+    paper, repository = entries
+    (cited,) = citation["references"]
+    people = [f"{who['family-names']}, {who['given-names']}" for who in cited["authors"]]
+    assert paper["title"] == cited["title"]
+    assert paper["author"] == " and ".join(people)
+    assert paper["year"] == str(cited["year"])
+    assert [f"arXiv:{paper['eprint']}"] == [of["value"] for of in cited["identifiers"]]
+    assert repository["title"] == citation["title"]
+    assert repository["author"] == " and ".join(f"{{{who['name']}}}" for who in citation["authors"])
+    assert repository["note"] == f"Version {citation['version']}"
