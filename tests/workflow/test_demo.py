@@ -498,6 +498,26 @@ def test_an_archive_spares_training_and_attacks(demo, tmp_path):
         ).read_bytes() == table.read_bytes()
 
 
+def test_a_deposit_alone_makes_tables_again(demo, tmp_path):
+    """Unpacked, with the data: the same tables, and whoever has the network sees its card."""
+    demo.snakemake("deposit")
+    with zipfile.ZipFile(demo.path / "reports/everything/deposit.zip") as archive:
+        archive.extractall(tmp_path)
+    shutil.copytree(demo.path / "data", tmp_path / "data")
+    unpacked = Repository(tmp_path)
+    redraw = ("--workflow-profile", "profiles/redraw", "--configfile", "config.yaml")
+    planned = unpacked.planned("--forceall", *redraw)
+    assert {"tabulate", "draw_networks", "run_notebook"} <= planned.keys()
+    assert not planned.keys() & {"train", "evaluate", "attack_selected", "certify"}
+    unpacked.snakemake("tables", "--forceall", *redraw)
+    for table in (demo.path / "reports/everything/tables").glob("[!.]*"):
+        again = tmp_path / "reports/everything/tables" / table.name
+        assert again.read_bytes() == table.read_bytes()
+    networks = tmp_path / "reports/everything/networks"
+    card = (networks / "README.md").read_text()
+    assert all(f"| `{path.name}`" in card for path in networks.glob("*.safetensors"))
+
+
 def test_the_selected_networks_load_by_name(demo):
     demo.snakemake("networks")
     folder = demo.path / "reports/everything/networks"

@@ -11,33 +11,6 @@ PROJECT = ["CITATION.cff", "LICENSE", "README.md", "Snakefile", "pyproject.toml"
 PROJECT_FOLDERS = ["config", "docs", "envs", "profiles", "src", "workflow"]
 
 
-def project_files():
-    """Files of the project that the deposit holds."""
-    below = sorted(
-        path for folder in PROJECT_FOLDERS for path in (CLONE / folder).rglob("*")
-    )
-    kept = [
-        path
-        for path in below
-        if path.is_file()
-        and not any(
-            part.startswith((".", "__pycache__"))
-            for part in path.relative_to(CLONE).parts
-        )
-    ]
-    return [project_file(path) for path in [CLONE / name for name in PROJECT] + kept]
-
-
-def own_files():
-    """Files of the user's own that the configuration names, and what they import."""
-    penalties = [("penalty", entry.penalty) for entry in CONFIG.regularizers.values()]
-    models = [CONFIG.model, *([CONFIG.certificate.model] if CONFIG.certificate else [])]
-    architectures = [("architecture", model["architecture"]) for model in models]
-    data = [("dataset", CONFIG.dataset_file(name)) for name in CONFIG.datasets]
-    named = [of for of in [*penalties, *architectures, *data] if of[1].endswith(".py")]
-    return sorted({file for of in named for file in plugin(*of)})
-
-
 # Without the networks, all that tables, figures and notebook are made from.
 rule archive:
     input:

@@ -24,12 +24,6 @@ STRONGER_ATTACKS = (
 )
 
 
-def tables_to_read(name):
-    """Outputs of a script: a table as CSV, as Markdown and as LaTeX."""
-    kinds = {"csv": "csv", "markdown": "md", "latex": "tex"}
-    return {kind: f"{TABLE}/{name}.{ending}" for kind, ending in kinds.items()}
-
-
 # script: what it reads, the tables that it writes, what it depends on beside these; in this order, one
 # job calls them all
 TABLE_SCRIPTS = {
