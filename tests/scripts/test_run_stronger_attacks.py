@@ -8,6 +8,7 @@ import tabulate_stronger_attacks
 import torch
 
 from input_hessian.experiment import datasets
+from input_hessian.experiment.blocks import to_markdown
 from input_hessian.experiment.models import build, load_model, save_model
 
 MODEL = {"architecture": "mlp", "width": 8, "image_shape": [3, 4, 5], "classes": 3}
@@ -129,7 +130,7 @@ def test_transfer_counts_the_examples_that_break_both(run):
 def test_the_table_says_how_much_was_found(run):
     outcomes, transfer = run()
     table = tabulate_stronger_attacks.tabulate(outcomes)
-    text = tabulate_stronger_attacks.to_markdown(table, transfer)
+    text = to_markdown(tabulate_stronger_attacks.describe(table, transfer))
     rows = table[(table["regularizer"] == "none") & (table["norm"] == "l2")]
     assert rows["found"].tolist() == [0, *(-rows["robust"].diff().dropna().astype(int))]
     lost = table.groupby(["regularizer", "norm"])["robust"].agg(lambda r: r.iloc[0] - r.iloc[-1])
@@ -152,5 +153,5 @@ def test_nothing_finished_is_a_table_without_rows(run):
     assert outcomes.empty
     table = tabulate_stronger_attacks.tabulate(outcomes)
     assert table.empty
-    text = tabulate_stronger_attacks.to_markdown(table, transfer)
+    text = to_markdown(tabulate_stronger_attacks.describe(table, transfer))
     assert text == "Every selected network diverged.\n"

@@ -88,6 +88,7 @@ if CONFIG.stronger_attacks:
             "csv": f"{TABLE}/stronger_attacks.csv",
             "matrix": f"{TABLE}/transfer.csv",
             "markdown": f"{TABLE}/stronger_attacks.md",
+            "latex": f"{TABLE}/stronger_attacks.tex",
         },
     }
 if CONFIG.comparison:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from input_hessian.experiment.blocks import Block, to_latex, to_markdown
 from input_hessian.experiment.command import Input, Output, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.readers import read_parquet
@@ -41,30 +42,25 @@ def tabulate(outcomes: pd.DataFrame) -> pd.DataFrame:
     return table[[*keys, "attack", "n", "robust", "robust_accuracy", "low", "high", "found"]]
 
 
-def to_markdown(table: pd.DataFrame, matrix: pd.DataFrame) -> str:
-    """Return what is left after each attack and whose examples break whom, per norm and radius."""
+def describe(table: pd.DataFrame, matrix: pd.DataFrame) -> list[Block]:
+    """Return what is left after each attack, and whose examples break whom, per norm and radius."""
     if table.empty:
-        return "Every selected network diverged.\n"
+        return [Block(about="Every selected network diverged.")]
     blocks = []
     for (dataset, norm, epsilon), rows in table.groupby(AT, sort=False):
+        title = f"{dataset_title(dataset)}, {NORMS[norm]} {epsilon:g}"
         rows = rows.assign(text=percent(rows["robust_accuracy"]))
-        wide = wide_by_lam(rows, "attack").rename(columns=SHOWN)
-        blocks.append(
-            f"### {dataset_title(dataset)}, {NORMS[norm]} {epsilon:g}\n\n"
-            f"{wide.to_markdown(index=False, disable_numparse=True)}\n"
-        )
+        blocks.append(Block(title, table=wide_by_lam(rows, "attack").rename(columns=SHOWN)))
         here = matrix[(matrix[AT] == [dataset, norm, epsilon]).all(axis=1)]
         if here.empty:
             continue
         share = percent(here["fooled"] / here["examples"]).where(here["examples"] > 0, "")
         names = list(rows["regularizer"].unique())
         square = here.assign(share=share).pivot(index="source", columns="target", values="share")
-        square = square.reindex(index=names, columns=names).fillna("").rename_axis("examples of")
-        blocks.append(f"{square.reset_index().to_markdown(index=False, disable_numparse=True)}\n")
-    first = table.groupby([*CELL, *AT[1:]], sort=False)["robust"].first()
-    lost = (100 * (first - table.groupby([*CELL, *AT[1:]], sort=False)["robust"].last())) / table[
-        "n"
-    ].max()
+        square = square.reindex(index=names, columns=names).fillna("")
+        blocks.append(Block(table=square.rename_axis("examples of").reset_index()))
+    cells = table.groupby([*CELL, "norm", "epsilon"], sort=False)["robust"]
+    lost = 100 * (cells.first() - cells.last()) / table["n"].max()
     most = dict(zip(lost.index.names, lost.idxmax(), strict=True))
     head = (
         f"Robust accuracy in percent of the selected networks of seed {table['seed'].max()} on "
@@ -72,21 +68,29 @@ def to_markdown(table: pd.DataFrame, matrix: pd.DataFrame) -> str:
         "and after each stronger one, which got what was left. Last, what the adversarial examples of "
         "the other networks broke beside. They enter no comparison. At most they found "
         f"{lost.max():.1f} points ({dataset_title(most['dataset'])}, {NORMS[most['norm']]} "
-        f"{most['epsilon']:g}, {most['regularizer']}). The second table of each block: of the examples "
+        f"{most['epsilon']:g}, {most['regularizer']}). The second table of each pair: of the examples "
         "with which APGD-CE breaks the network on the left, the percentage that break the one above, "
-        "over the images that both classify correctly.\n\n"
+        "over the images that both classify correctly."
     )
-    return head + "\n".join(blocks)
+    return [Block(about=head), *blocks]
 
 
 def main(
-    images: list[Input], transfer: list[Input], *, csv: Output, matrix: Output, markdown: Output
+    images: list[Input],
+    transfer: list[Input],
+    *,
+    csv: Output,
+    matrix: Output,
+    markdown: Output,
+    latex: Output,
 ) -> None:
     table = tabulate(pd.concat(map(read_parquet, images)))
     examples = pd.concat(map(read_table, transfer))
     write_atomically(csv, table.to_csv(index=False))
     write_atomically(matrix, examples.to_csv(index=False))
-    write_atomically(markdown, to_markdown(table, examples))
+    blocks = describe(table, examples)
+    write_atomically(markdown, to_markdown(blocks))
+    write_atomically(latex, to_latex(blocks, "stronger-attacks"))
 
 
 if __name__ == "__main__":
