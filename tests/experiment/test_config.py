@@ -216,11 +216,11 @@ CASES = {
     ),
     "unknown data set": (
         "datasets: {mnits: {epsilons: {linf: [1], l2: [1]}, headline: {linf: [1], l2: [1]}}}",
-        ["datasets.mnits: expected one of digits, fashion_mnist, mnist", "mean mnist?", "`file: "],
+        ["expected one of cifar10, digits, fashion_mnist, mnist", "mean mnist?", "`file: "],
     ),
     "unknown architecture": (
         "model: {architecture: rnn}",
-        ["model.architecture: expected one of cnn, mlp, or the path", "got 'rnn'"],
+        ["model.architecture: expected one of cnn, mlp, resnet, or the path", "got 'rnn'"],
     ),
     "unknown attack": (
         "evaluation: {attacks: [{attack: pdg, norm: l2}, {attack: ddn, norm: l2}]}",

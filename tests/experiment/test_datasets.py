@@ -29,7 +29,8 @@ from input_hessian.experiment.datasets import Dataset, fetch
 from input_hessian.experiment.plugins import load_plugin
 
 DATASETS = {
-    name: load_plugin("dataset", name).DATASET for name in ("mnist", "fashion_mnist", "digits")
+    name: load_plugin("dataset", name).DATASET
+    for name in ("mnist", "fashion_mnist", "cifar10", "digits")
 }
 
 MIRROR = ROOT.parent / "shared/datasets"
@@ -378,6 +379,11 @@ PINNED = {
         "validation": "5c485011518b2b931c01a7c3bb187bb135c7f474f5d08f9b77b9a4c073598cca",
         "test": "9e1c19b3fdc185411bd1a987deb6a9fda2531116aac060a84c4d878854d1c099",
     },
+    "cifar10": {
+        "train": "e3691a935ed976d62695ebd3feaae93664641786ee1f97629497094c520ee3ff",
+        "validation": "00776356879693c3c5d803b3aaf02d7af338c9879fc4179036b40d5fb8070a71",
+        "test": "9e1c19b3fdc185411bd1a987deb6a9fda2531116aac060a84c4d878854d1c099",
+    },
     "digits": {
         "train": "d9c4d76192114a2f86001ca69080a93483c85e784c556f1733de9205f27451a0",
         "validation": "ec11ec504209d5e51af09e7fb5c04fd7ca731dd6729bdcf9d401aa3aff574040",
@@ -393,7 +399,8 @@ def test_splits_are_disjoint_sorted_and_cover_the_official_files(name):
     assert {split: len(index) for split, index in indices.items()} == dataset.sizes
     assert all((np.diff(index) > 0).all() for index in indices.values())
     official = {"train": SPLITS} if name == "digits" else {"train": SPLITS[:2], "test": SPLITS[2:]}
-    totals = {"train": 1797} if name == "digits" else {"train": 60_000, "test": 10_000}
+    totals = {"train": 60_000, "test": 10_000}
+    totals |= {"digits": {"train": 1797}, "cifar10": {"train": 50_000}}.get(name, {})
     for part, splits in official.items():
         union = np.sort(np.concatenate([indices[split] for split in splits]))
         assert np.array_equal(union, np.arange(totals[part]))
@@ -521,6 +528,23 @@ def test_colour_images_keep_their_channels(tmp_path, serve, served):
             assert np.array_equal(found, pictures[loaded.index, colour])
         assert np.array_equal(loaded.labels, labels[loaded.index])
     assert data.class_names(path) == list(dataset.class_names)
+
+
+def test_cifar10_is_the_published_archive_alone(tmp_path, serve):
+    """Its MD5 sum is that of https://www.cs.toronto.edu/~kriz/cifar.html."""
+    dataset, raw = DATASETS["cifar10"], tmp_path / "raw"
+    (md5_sum,) = dataset.files.values()
+    assert md5_sum == "c32a1d4ab5d03f1284b67883e8d87530"
+    served = tmp_path / "mirror/cifar10" / tiny_cifar10.ARCHIVE
+    served.parent.mkdir(parents=True)
+    served.write_bytes(tiny_cifar10.archive())
+    alone = dataclasses.replace(dataset, urls=())
+    with pytest.raises(DatasetError, match=md5_sum):
+        fetch(alone, raw, [serve(handler=files_of(tmp_path / "mirror")).url])
+    assert list(raw.iterdir()) == []
+    (raw / tiny_cifar10.ARCHIVE).write_bytes(tiny_cifar10.archive()[:-100])
+    with pytest.raises(DatasetError, match=r"md5 mismatch: .* fetch cifar10 again"):
+        datasets.prepare(alone, raw)
 
 
 def test_prepare_refuses_missing_damaged_and_unexpected_files(toy, mirror, tmp_path):

@@ -4,8 +4,12 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
+from helpers.networks import seeded
+from helpers.oracles import assembled, assert_close, true_derivatives
 from safetensors import safe_open
 
+from input_hessian import Estimator, HessianPenalty, InputHessian
 from input_hessian.experiment import models
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.models import ModelFileError, load_model, read_settings, save_model
@@ -18,6 +22,7 @@ SETTINGS = {
     "image_shape": [1, 9, 7],
     "classes": 4,
 }
+RESNET = SETTINGS | {"architecture": "resnet", "width": 4, "depth": 1, "groups": 2}
 
 
 def test_cnn_on_mnist_has_the_documented_layers():
@@ -29,13 +34,81 @@ def test_cnn_on_mnist_has_the_documented_layers():
     assert sum(p.numel() for p in model.parameters()) == sum(layers.values())
 
 
-@pytest.mark.parametrize("architecture", ["cnn", "mlp"])
+@pytest.mark.parametrize("settings", [SETTINGS, SETTINGS | {"architecture": "mlp"}, RESNET])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8), (3, 32, 32), (2, 9, 7)])
-def test_any_image_shape_gives_logits_image_by_image(architecture, shape):
-    model = models.build(**SETTINGS | {"architecture": architecture, "image_shape": shape})
+def test_any_image_shape_gives_logits_image_by_image(settings, shape):
+    model = models.build(**settings | {"image_shape": shape})
     images = torch.rand(5, *shape)
     assert model(images).shape == (5, 4)
     assert torch.allclose(model(images)[2], model(images[2:3])[0], atol=1e-6)
+
+
+def test_resnet_has_the_documented_layers():
+    sizes = {"image_shape": (3, 32, 32), "classes": 10, "width": 16, "depth": 2, "groups": 8}
+    model = models.build(**RESNET | sizes)
+    layers = {"first": 3 * 9 * 16 + 16, "logits": 64 * 8 * 8 * 10 + 10, "norm": 2 * 64}
+    for before, channels in ((16, 16), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64)):
+        layers[before, channels, len(layers)] = 9 * channels * (before + channels)
+        layers["norms", len(layers)] = 2 * (before + channels)
+        if before != channels:
+            layers["shortcut", len(layers)] = before * channels + channels
+    assert sum(p.numel() for p in model.parameters()) == sum(layers.values())
+
+
+def test_resnet_is_the_same_network_under_the_same_seed():
+    networks = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        networks.append(torch.cat([p.flatten() for p in models.build(**RESNET).parameters()]))
+    assert torch.equal(networks[0], networks[1])
+    assert not torch.equal(networks[0], networks[2])
+
+
+@pytest.fixture
+def problem():
+    """Return a ResNet in float64, and two images with their labels."""
+    torch.manual_seed(0)
+    shape = (3, 5, 6)
+    model = models.build(**RESNET | {"image_shape": shape}).double()
+    return model, torch.rand(2, *shape, dtype=torch.float64), torch.tensor([1, 3])
+
+
+def test_derivatives_of_the_resnet_are_those_of_the_explicit_hessian(problem):
+    model, images, labels = problem
+    gradients, hessians = true_derivatives(model, images, labels)
+    hessian = InputHessian(model, images, labels)
+    assert_close(hessian.gradient.detach().flatten(1), gradients, 1e-10)
+    assert_close(assembled(hessian.matvec, images), hessians, 1e-10)
+    assert hessians.abs().amax((1, 2)).min() > 1e-3
+
+
+def test_the_resnet_has_a_second_derivative_everywhere_on_a_path(problem):
+    """The gradient's difference quotients along a path tend to H v, at no point do they jump."""
+    model, images, labels = problem
+    direction = F.normalize(torch.randn(2, 90, generator=seeded(1)).double()).view_as(images)
+    for step in torch.linspace(0, 1, 11).tolist():
+        hessian = InputHessian(model, images + step * direction, labels)
+        assert_close(hessian.difference(1e-5)(direction), hessian.matvec(direction), 1e-3)
+
+
+def test_the_resnet_trains_under_the_hessian_penalty():
+    torch.manual_seed(0)
+    model = models.build(**RESNET | {"image_shape": (3, 8, 8), "classes": 2})
+    labels = torch.arange(32) % 2
+    images = torch.rand(32, 3, 8, 8)
+    images[labels == 1, :, :4] *= 0.3
+    images[labels == 0, :, 4:] *= 0.3
+    estimator = Estimator(method="lanczos", start="gradient", hvps=4)
+    penalty = HessianPenalty(lam=0.1, fraction=0.25, estimator=estimator)
+    optimizer, losses, generator = torch.optim.Adam(model.parameters(), 0.01), [], seeded(0)
+    for _ in range(8):
+        objective = penalty(model, images, labels, generator)
+        assert (objective.penalty > 0).sum() == 8
+        losses.append(objective.loss.mean().item())
+        optimizer.zero_grad()
+        (objective.loss + objective.penalty).mean().backward()
+        optimizer.step()
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_activation_and_beta_reach_the_network():
@@ -63,7 +136,8 @@ def build(image_shape, classes, *, bias, features=2):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"architecture": "resnet"}, ["expected one of cnn, mlp", "'resnet'"]),
+        ({"architecture": "vgg"}, ["expected one of cnn, mlp, resnet", "'vgg'"]),
+        (RESNET | {"groups": 3}, ["groups", "divisor of the width, 4", "got 3"]),
         ({"activation": "gelu"}, ["activation", "softplus or relu", "'gelu'"]),
         ({"beta": 0.0}, ["beta", "above 0", "0.0"]),
         ({"widht": 3}, ["model", "'widht'", "cnn", "width, activation, beta"]),

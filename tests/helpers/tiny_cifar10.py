@@ -1,9 +1,9 @@
 """A data set of the user's own: 310 colour pictures in the files of CIFAR-10's binary version.
 
-The files are made here, and :func:`write_mirror` puts them where a mirror has them.  The rest is
-what a user writes to add CIFAR-10 itself, but for the sizes, the sum and the address.
+The files are made here, and :func:`write_mirror` puts them where a mirror has them.
 """
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -11,28 +11,12 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from input_hessian.experiment.datasets import Dataset, Part
+from input_hessian.experiment.datasets import cifar10
 
-ARCHIVE = "cifar-10-binary.tar.gz"
+ARCHIVE = cifar10.ARCHIVE
 CLASSES = 10
 SIZES = {"train": 200, "validation": 50, "test": 60}
-
-
-def decode(folder: Path) -> dict[str, Part]:
-    """Read the records of the archive: a label, then 1,024 bytes each of red, green and blue."""
-    records = {"train": b"", "test": b""}
-    with tarfile.open(folder / ARCHIVE) as archive:
-        for name in sorted(archive.getnames()):
-            if name.endswith(".bin"):
-                part = "test" if name.endswith("test_batch.bin") else "train"
-                records[part] += archive.extractfile(name).read()
-    parts = {}
-    for part, content in records.items():
-        rows = torch.from_numpy(np.frombuffer(content, np.uint8).reshape(-1, 3073).copy())
-        parts[part] = rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].long()
-    return parts
 
 
 def pictures(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,11 +45,13 @@ def batches() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def archive() -> bytes:
-    """Return the archive, the same bytes each time."""
+    """Return the archive, the same bytes each time; as in the official one, not only batches."""
+    contents = {"readme.html": b"", "batches.meta.txt": b"airplane\n"}
+    for name, (images, labels) in reversed(batches().items()):
+        contents[name] = np.hstack([labels[:, None], images.reshape(len(images), -1)]).tobytes()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as packed:
-        for name, (images, labels) in batches().items():
-            content = np.hstack([labels[:, None], images.reshape(len(images), -1)]).tobytes()
+        for name, content in contents.items():
             member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
             member.size = len(content)
             packed.addfile(member, io.BytesIO(content))
@@ -79,15 +65,10 @@ def write_mirror(folder: Path) -> None:
     path.write_bytes(archive())
 
 
-DATASET = Dataset(
+DATASET = dataclasses.replace(
+    cifar10.DATASET,
     name="tiny_cifar10",
-    class_names=(
-        *("airplane", "automobile", "bird", "cat", "deer"),
-        *("dog", "frog", "horse", "ship", "truck"),
-    ),
     files={ARCHIVE: hashlib.md5(archive(), usedforsecurity=False).hexdigest()},
     urls=(),
     sizes=SIZES,
-    decode=decode,
-    image_shape=(3, 32, 32),
 )

@@ -139,7 +139,7 @@ class ModelSettings(TypedDict):
     __pydantic_config__ = STRICT | {"extra": "allow"}
 
     architecture: str
-    """A built-in one (cnn, mlp), or a file of your own that defines `build`."""
+    """A built-in one (cnn, mlp, resnet), or a file of your own that defines `build`."""
 
 
 Model = Annotated[ModelSettings, AfterValidator(_sorted)]
