@@ -1,9 +1,11 @@
 """The benchmark's peers are correct: compared unfairly, they would prove nothing."""
 
+import cifar10
 import pytest
 import step_cost
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
 from input_hessian import InputHessian, operator_norm
 from input_hessian.experiment import models
@@ -127,3 +129,16 @@ def test_budgets_count_products(budget, problem, monkeypatch):
 
 def test_variants_have_one_name_each():
     assert len(step_cost.BY_NAME) == len(step_cost.VARIANTS) + 1
+
+
+def test_operations_are_those_that_pytorch_counts():
+    model = models.build(architecture="resnet", image_shape=(3, 8, 8), classes=4, width=8)
+    counts = []
+    for counter in (FlopCounterMode(display=False), cifar10.Operations()):
+        with counter:
+            model(torch.rand(2, 3, 8, 8)).sum().backward()
+        counts.append(counter)
+    assert counts[1].total == counts[0].get_total_flops() > 0
+    with cifar10.Operations() as counter:
+        torch.rand(2, 3) @ torch.rand(3, 5)
+    assert counter.total == 2 * 2 * 3 * 5

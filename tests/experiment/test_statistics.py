@@ -51,6 +51,21 @@ def test_t_interval_of_one_or_equal_seeds():
             t_interval(values)
 
 
+def test_an_interval_of_correlations_stays_within_their_bounds_and_loses_no_coverage():
+    rng, cut = np.random.default_rng(0), 0
+    for truth in (-0.99, -0.6, 0, 0.9, 0.999):
+        for _ in range(100):
+            values = np.tanh(np.arctanh(truth) + 0.3 * rng.standard_normal(2))
+            whole, within = t_interval(values), t_interval(values, bounds=(-1, 1))
+            assert within.mean == whole.mean
+            assert -1 <= within.low <= within.mean <= within.high <= 1
+            for mean in (truth, *np.linspace(-1, 1, 21)):
+                assert (whole.low <= mean <= whole.high) == (within.low <= mean <= within.high)
+            assert (whole.low > 0) == (within.low > 0)  # what the rule of C2 asks
+            cut += whole.high > 1 or whole.low < -1
+    assert cut > 100
+
+
 def test_holm_steps_down():
     # sorted, 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04; never decreasing
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])

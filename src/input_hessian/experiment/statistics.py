@@ -22,12 +22,18 @@ class Interval(NamedTuple):
     high: float
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def t_interval(
+    values: Sequence[float],
+    confidence: float = 0.95,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval:
     """Return the mean of a few seeds with Student's t interval, ``mean +- t(n - 1) s / sqrt(n)``.
 
     Args:
         values: one number per seed.
         confidence: coverage if the numbers are independent and normal.
+        bounds: that no mean can exceed, as -1 and 1 of correlations.  The interval is cut there, which
+            excludes no possible mean and so leaves its coverage as it is.
 
     Returns:
         The mean and its bounds.  One value has no spread: its bounds are NaN.
@@ -42,7 +48,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     if len(values) == 1:
         return Interval(mean, math.nan, math.nan)
     error = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
-    return Interval(mean, mean - error, mean + error)
+    return Interval(mean, max(bounds[0], mean - error), min(bounds[1], mean + error))
 
 
 def relative_cost(cost: pd.DataFrame) -> pd.DataFrame:
