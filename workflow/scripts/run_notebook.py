@@ -22,14 +22,24 @@ PARAMETERS = "parameters"  # tag of the cell that names the run and its folders
 NEEDS = "needs-"  # start of the tags of cells that belong to an optional section
 TRACEBACK = "Traceback (most recent call last)"
 TIMEOUT = 600  # seconds a cell may take: far more than any needs
-# nbconvert's own page without the scripts that it would fetch from the web, and as wide as a text.
+# nbconvert's own page without the scripts that it would fetch from the web, as wide as a text, with the
+# code folded. A table that is wider all the same is scrolled by itself, not with the page.
 PAGE = """
 {%- extends "index.html.j2" -%}
 {%- block html_head_js_requirejs -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
 {%- block html_head_css -%}
-<style type="text/css">main { max-width: 64rem; margin: 0 auto; }</style>
+<style type="text/css">
+main { max-width: 64rem; margin: 0 auto; }
+.jp-RenderedHTML { overflow-x: auto; }
+.jp-RenderedHTML table { font-size: 0.75rem; }
+.jp-RenderedHTML :is(td, th) { padding: 0.3em 0.4em; }
+details.code summary { cursor: pointer; color: #666; font: 0.8rem sans-serif; }
+</style>
+{%- endblock -%}
+{%- block input_group -%}
+<details class="code"><summary>code</summary>{{ super() }}</details>
 {%- endblock -%}
 """
 
@@ -123,7 +133,9 @@ def main(notebook: Input, *, settings: Settings, page: Output) -> None:
             execute(content)
         except UserError as error:
             raise UserError(f"{notebook}: {error}; no {page.name} was written") from None
-        exporter = HTMLExporter(raw_template=PAGE)
+        exporter = HTMLExporter(
+            raw_template=PAGE, exclude_input_prompt=True, exclude_output_prompt=True
+        )
         html, _ = exporter.from_notebook_node(
             content, {"metadata": {"name": settings["parameters"]["NAME"]}}
         )

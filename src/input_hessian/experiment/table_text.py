@@ -3,7 +3,12 @@
 import pandas as pd
 
 NORMS = {"linf": "l∞", "l2": "l2"}
-DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "Digits (8x8)"}
+DATASETS = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "digits": "Digits (8x8)",
+}
 
 
 def dataset_title(name: str) -> str:
