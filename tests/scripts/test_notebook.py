@@ -78,7 +78,9 @@ def test_page_holds_the_output_for_the_given_name(page, tmp_path):
     assert "by hand" not in text
     assert not re.search(r"(src|href|from|import)\s*=?\s*['\"]https?://", text)  # self-contained
     assert len(text) < 500_000
-    code = re.findall(r"<details class=\"code\"><summary>code</summary>.*?</details>", text, re.DOTALL)
+    code = re.findall(
+        r"<details class=\"code\"><summary>code</summary>.*?</details>", text, re.DOTALL
+    )
     assert len(code) == 2  # each cell's, folded; what it prints is not
     assert "upper" in code[1]
     assert "RUN'S NAME" not in code[1]
