@@ -4,6 +4,7 @@ The method needs PyTorch alone; :mod:`input_hessian.experiment` is what the pipe
 """
 
 from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
 
 try:
     __version__ = metadata.version("input-hessian-regularization")
@@ -39,10 +40,34 @@ _HOME = {
 __all__ = list(_HOME)
 
 
-def __getattr__(name: str):
-    if name in _HOME:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:  # the same for type checkers and editors, which do not run this
+    from input_hessian.certificate import certified_radius as certified_radius
+    from input_hessian.estimators import Estimator as Estimator
+    from input_hessian.estimators import LargestEigenvalue as LargestEigenvalue
+    from input_hessian.estimators import OperatorNorm as OperatorNorm
+    from input_hessian.estimators import largest_eigenvalue as largest_eigenvalue
+    from input_hessian.estimators import operator_norm as operator_norm
+    from input_hessian.hessian import InputHessian as InputHessian
+    from input_hessian.layerwise import LayerwiseHessian as LayerwiseHessian
+    from input_hessian.layerwise import derivatives as derivatives
+    from input_hessian.penalties import Objective as Objective
+    from input_hessian.penalties import Penalty as Penalty
+    from input_hessian.penalties import SampledPenalty as SampledPenalty
+    from input_hessian.penalties.adversarial import AdversarialTraining as AdversarialTraining
+    from input_hessian.penalties.cure import CurePenalty as CurePenalty
+    from input_hessian.penalties.gradient import GradientPenalty as GradientPenalty
+    from input_hessian.penalties.hessian import HessianPenalty as HessianPenalty
+    from input_hessian.penalties.jacobian import JacobianPenalty as JacobianPenalty
+    from input_hessian.penalties.none import NoPenalty as NoPenalty
+    from input_hessian.penalties.taylor import TaylorPenalty as TaylorPenalty
+    from input_hessian.penalties.trades import Trades as Trades
+    from input_hessian.radius import predicted_radius as predicted_radius
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

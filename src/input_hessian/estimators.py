@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -138,7 +138,11 @@ def ascent(
     return result
 
 
-METHODS = {"power": power, "lanczos": lanczos, "ascent": ascent}
+METHODS: dict[str, Callable[..., OperatorNorm]] = {
+    "power": power,
+    "lanczos": lanczos,
+    "ascent": ascent,
+}
 
 
 @differentiating
@@ -177,18 +181,22 @@ def operator_norm(
 
     Raises:
         ValueError: for an unknown method or start, an empty budget, a tolerance together with
-            ``create_graph`` (a training step has a fixed budget), a start of the wrong shape, or a
-            step that is missing, misplaced or not positive.
+            ``create_graph`` (a training step has a fixed budget), a start of the wrong shape, the
+            softmax start with another loss than the cross-entropy, or a step that is missing,
+            misplaced or not positive.
     """
     _check_budget(method, hvps, step_size)
     _check_fixed(tolerance, create_graph)
-    if difference_step is not None and not isinstance(hessian, InputHessian):
-        raise ValueError(
-            f"difference_step: expected derivatives by InputHessian, got {type(hessian).__name__}; "
-            "build InputHessian(model, images, labels)"
-        )
-    if difference_step is not None and not difference_step > 0:
-        raise ValueError(f"difference_step: expected a positive length, got {difference_step}")
+    matvec: MatVec = hessian.matvec
+    if difference_step is not None:
+        if not isinstance(hessian, InputHessian):
+            raise ValueError(
+                "difference_step: expected derivatives by InputHessian, got "
+                f"{type(hessian).__name__}; build InputHessian(model, images, labels)"
+            )
+        if not difference_step > 0:
+            raise ValueError(f"difference_step: expected a positive length, got {difference_step}")
+        matvec = hessian.difference(difference_step)
     if isinstance(start, Tensor):
         if start.shape != hessian.gradient.shape:
             expected, got = tuple(hessian.gradient.shape), tuple(start.shape)
@@ -197,6 +205,11 @@ def operator_norm(
     elif start == "gradient":
         vector = hessian.gradient.detach()
     elif start == "softmax":
+        if isinstance(hessian, InputHessian) and hessian.loss_function is not None:
+            raise ValueError(
+                "start: softmax assumes the cross-entropy; expected gradient, random or a tensor "
+                "with another loss"
+            )
         logits = hessian.logits[: len(hessian.gradient)]  # of the sampled images
         vector = hessian.pullback(softmax_eigenvector(logits))
     elif start == "random":
@@ -204,7 +217,6 @@ def operator_norm(
         vector = torch.randn(g.shape, dtype=g.dtype, device=g.device, generator=generator)
     else:
         raise ValueError(f"start: expected gradient, softmax, random or a tensor, got {start!r}")
-    matvec = hessian.matvec if difference_step is None else hessian.difference(difference_step)
     options = {} if step_size is None else {"step_size": step_size}
     return METHODS[method](
         matvec, vector, hvps=hvps, tolerance=tolerance, create_graph=create_graph, **options
@@ -244,7 +256,7 @@ class Estimator:
         return self.start != "random"
 
     def differentiable_norm(
-        self, hessian: InputHessian | LayerwiseHessian, generator: torch.Generator
+        self, hessian: InputHessian | LayerwiseHessian, generator: torch.Generator | None
     ) -> Tensor:
         """Return the estimate of every image, ``[B]``, differentiable in the parameters."""
         return operator_norm(hessian, create_graph=True, generator=generator, **asdict(self)).norm
@@ -427,6 +439,6 @@ def _check_fixed(tolerance: float | None, create_graph: bool) -> None:
 
 
 def _converged(norm: Tensor, residual: Tensor | None, tolerance: float | None) -> Tensor:
-    if tolerance is None:
+    if tolerance is None or residual is None:
         return torch.zeros_like(norm, dtype=torch.bool)
     return (residual <= tolerance * norm) & norm.isfinite()

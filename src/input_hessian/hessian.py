@@ -1,14 +1,15 @@
 """Loss, input gradient and Hessian-vector products of a batch, by double backpropagation.
 
-For one image ``x`` with label ``y`` the loss is the cross-entropy ``ell(x)`` of the logits, its
-input gradient is ``g = grad_x ell`` and its input Hessian ``H = hess_x ell`` (d x d, symmetric,
-indefinite).  Nothing here forms ``H``.
+For one image ``x`` with label ``y`` the loss is the cross-entropy ``ell(x)`` of the logits, or
+another function of logits and label; its input gradient is ``g = grad_x ell`` and its input Hessian
+``H = hess_x ell`` (d x d, symmetric, indefinite).  Nothing here forms ``H``.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 MatVec = Callable[..., Tensor]  # v -> H v, with the keyword create_graph
+LossFunction = Callable[[Tensor, Tensor], Tensor]  # logits [B, K], labels [B] -> [B]
 DTYPES = torch.float32, torch.float64
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def differentiating(function: Callable) -> Callable:
+def differentiating(function: _Function) -> _Function:
     """Let a function differentiate under the caller's ``no_grad`` or ``inference_mode`` too.
 
     Raises:
@@ -28,23 +31,28 @@ def differentiating(function: Callable) -> Callable:
     """
 
     @functools.wraps(function)
-    def differentiates(*args, **kwargs):
-        if autocast_is_on():
-            raise ValueError(
-                "autocast: expected none, as half precision has too few digits for second "
-                "derivatives; leave the autocast context around this call"
-            )
+    def differentiates(*args: Any, **kwargs: Any) -> Any:
+        reject_autocast()
         if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             return function(*args, **kwargs)
         with torch.inference_mode(False):  # turns gradients on as well
             return function(*args, **kwargs)
 
-    return differentiates
+    return cast(_Function, differentiates)
 
 
 def autocast_is_on() -> bool:
     """Whether autocast lowers the precision of what is computed now."""
     return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+
+
+def reject_autocast() -> None:
+    """Raise ValueError under autocast."""
+    if autocast_is_on():
+        raise ValueError(
+            "autocast: expected none, as half precision has too few digits for second "
+            "derivatives; leave the autocast context around this call"
+        )
 
 
 def usable(tensor: Tensor) -> Tensor:
@@ -66,20 +74,25 @@ class InputHessian:
         images: ``[B, *image]`` in pixel units, float32 or float64.
         labels: ``[B]`` class indices, int64.
         sampled: number of images, the first ones, of which gradient and products are wanted.
+        loss: another loss than the cross-entropy, ``loss(logits, labels) -> [B]``, image by image.
 
     Attributes:
         logits: ``[B, K]``.
-        loss: cross-entropy per image, ``[B]``, in nats; differentiable in the parameters.
+        loss: of each image, ``[B]``, in nats; differentiable in the parameters.
+        loss_function: the argument ``loss``.
         gradient: ``g``, ``[B, *image]``, in nats per pixel unit; differentiable in the parameters.
 
     Raises:
         ValueError: if ``model`` couples the images of a batch (BatchNorm with batch statistics, or
             anything that makes the first image's logits depend on the second, which is tried once
-            for every network), because then one image has no Hessian of its own; for images or
-            logits that are neither float32 nor float64, and under autocast; for labels that are not
-            class indices (on a GPU, their values are not checked), or outputs that are not logits
-            of at least two classes, differentiable in the images.
+            for every network), because then one image has no Hessian of its own; for images,
+            parameters or logits that are neither float32 nor float64, and under autocast; for
+            labels that are not class indices (on a GPU, their values are not checked), or outputs
+            that are not logits of at least two classes, differentiable in the images; for a
+            ``loss`` of another shape, or that couples the images (not checked on a GPU).
     """
+
+    gradient: Tensor
 
     @differentiating
     def __init__(
@@ -89,12 +102,12 @@ class InputHessian:
         labels: Tensor,
         *,
         sampled: int | None = None,
+        loss: LossFunction | None = None,
     ):
         check_batch(images, labels)
+        check_model(model)
         images, labels = usable(images), usable(labels)
-        if isinstance(model, nn.Module):
-            reject_batch_coupling(model)
-        self._model, self._labels = model, labels[:sampled]
+        self._model, self._labels, self.loss_function = model, labels[:sampled], loss
         self._images = images[:sampled].requires_grad_()
         with sdpa_kernel(SDPBackend.MATH):
             self._logits = self.logits = evaluated(model, self._images)
@@ -103,17 +116,20 @@ class InputHessian:
         check_logits(self.logits, labels)
         if isinstance(model, nn.Module):
             _check_independence(model, images)
-        self.loss = F.cross_entropy(self.logits, labels, reduction="none")
-        loss, self.gradient = self.loss[:sampled].sum(), None
-        if loss.requires_grad:
-            (self.gradient,) = torch.autograd.grad(
-                loss, self._images, create_graph=True, allow_unused=True
+        self.loss = losses(self.logits, labels, loss)
+        total, gradient = self.loss[:sampled].sum(), None
+        if total.requires_grad:
+            (gradient,) = torch.autograd.grad(
+                total, self._images, create_graph=True, allow_unused=True
             )
-        if self.gradient is None:
+        if loss is not None and self.logits.requires_grad and not self.loss.requires_grad:
+            raise ValueError("loss: expected a function that is differentiable in the logits")
+        if gradient is None:
             raise ValueError(
                 "model: expected logits that are differentiable in the images, got some that are "
                 "not; look in the model for detach, no_grad, NumPy or a constant output"
             )
+        self.gradient = gradient
 
     @differentiating
     def matvec(self, vector: Tensor, *, create_graph: bool = False) -> Tensor:
@@ -127,13 +143,17 @@ class InputHessian:
             ``[B, *image]``; NaN where the loss is, even if no unit that sees the image is active.
         """
         check_shape("vector", vector, self._images.shape)
-        (product,) = torch.autograd.grad(
-            self.gradient,
-            self._images,
-            grad_outputs=usable(vector),
-            create_graph=create_graph,
-            retain_graph=True,
-        )
+        if self.gradient.requires_grad:
+            (product,) = torch.autograd.grad(
+                self.gradient,
+                self._images,
+                grad_outputs=usable(vector),
+                create_graph=create_graph,
+                retain_graph=True,
+                materialize_grads=True,  # the gradient of a piecewise linear loss is constant
+            )
+        else:
+            product = torch.zeros_like(self._images)
         lost = self.loss[: len(product)].detach().isnan().view(-1, *[1] * (product.ndim - 1))
         return product.masked_fill(lost, torch.nan)
 
@@ -173,7 +193,9 @@ class InputHessian:
 
         @differentiating
         def matvec(vector: Tensor, *, create_graph: bool = False) -> Tensor:
-            moved = InputHessian(self._model, self._images + step * vector, self._labels)
+            moved = InputHessian(
+                self._model, self._images + step * vector, self._labels, loss=self.loss_function
+            )
             product = (moved.gradient - self.gradient) / step
             return product if create_graph else product.detach()
 
@@ -193,7 +215,17 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
 
 def evaluated(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Return the model's output; raise ValueError unless it is a tensor."""
-    output = model(images)
+    try:
+        output = model(images)
+    except RuntimeError as error:
+        weights = model.parameters() if isinstance(model, nn.Module) else ()
+        others = {str(weight.dtype) for weight in weights if weight.dtype != images.dtype}
+        if others:
+            raise ValueError(
+                f"images: expected {' or '.join(sorted(others))} like the parameters of the model, "
+                f"got {images.dtype}"
+            ) from error
+        raise
     if not isinstance(output, Tensor):
         raise ValueError(
             f"model: expected logits of shape ({len(images)}, K), got a {type(output).__name__}; "
@@ -202,9 +234,9 @@ def evaluated(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return output
 
 
-def check_shape(name: str, vectors: Tensor, shape: torch.Size) -> None:
+def check_shape(name: str, vectors: Tensor, shape: Sequence[int]) -> None:
     """Raise ValueError unless ``vectors`` have this shape: others would be broadcast."""
-    if vectors.shape != shape:
+    if vectors.shape != tuple(shape):
         raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(vectors.shape)}")
 
 
@@ -227,8 +259,53 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
         raise ValueError(f"labels: expected 0 to {classes - 1}, got values from {low} to {high}")
 
 
-def reject_batch_coupling(model: nn.Module) -> None:
-    """Raise ValueError if ``model`` holds a layer that couples the images of a batch."""
+def losses(logits: Tensor, labels: Tensor, loss: LossFunction | None) -> Tensor:
+    """Return the loss of each image, ``[B]``: the cross-entropy, or what ``loss`` returns.
+
+    Raises:
+        ValueError: unless ``loss`` returns one value per image that depends on this image alone
+            (not checked on a GPU).
+    """
+    if loss is None:
+        return F.cross_entropy(logits, labels, reduction="none")
+    found = loss(logits, labels)
+    if not isinstance(found, Tensor) or found.shape != labels.shape:
+        got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"loss: expected one value per image, of shape {tuple(labels.shape)}, got {got}; "
+            "PyTorch's losses return it with reduction='none'"
+        )
+    if len(labels) > 1 and labels.device.type == "cpu":
+        with torch.no_grad():
+            error = (loss(logits[:1], labels[:1]) - found[:1]).abs()
+            if (error > torch.finfo(logits.dtype).eps ** 0.5 * (1 + found[:1].abs())).any():
+                raise ValueError(
+                    f"loss: expected a loss image by image, but that of the first one changes by "
+                    f"{error.item():.3g} with the others in the batch"
+                )
+    return found
+
+
+def checked_logits(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
+    """Return the logits of a batch; raise ValueError as :class:`InputHessian` does."""
+    reject_autocast()
+    check_batch(images, labels)
+    check_model(model)
+    logits = evaluated(model, images)
+    check_logits(logits, labels)
+    return logits
+
+
+def check_model(model: Callable[[Tensor], Tensor]) -> None:
+    """Raise ValueError for a module with half-precision parameters or batch statistics."""
+    if not isinstance(model, nn.Module):
+        return
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype not in DTYPES:
+            raise ValueError(
+                f"model: expected parameters in float32 or float64, as half precision has too few "
+                f"digits for second derivatives, got {parameter.dtype} in {name!r}; use model.float()"
+            )
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
             module.training or module.running_mean is None

@@ -48,7 +48,7 @@ def _convolution(module: nn.Module) -> Convolution | None:
 
 
 class _FrozenConvolution(nn.Module):
-    def __init__(self, module: nn.Conv2d):
+    def __init__(self, module: nn.Module):
         super().__init__()
         self.module = module
 

@@ -33,6 +33,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from input_hessian.hessian import (
     DTYPES,
     InputHessian,
+    LossFunction,
     autocast_is_on,
     check_batch,
     check_logits,
@@ -93,6 +94,8 @@ class Linear:
 
 
 class _Weighted(Linear):
+    module: nn.Linear | nn.Conv2d
+
     def __init__(self, module: nn.Linear | nn.Conv2d):
         super().__init__(module)
         self.weight = module.weight.detach()
@@ -104,10 +107,14 @@ class _Weighted(Linear):
         bias = c.sum(0) if c.ndim == 2 else c.flatten(2).sum((0, 2))
         return [weight, bias][: len(self.parameters)]
 
+    def weight_gradient(self, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+        raise NotImplementedError
+
 
 class FullyConnected(_Weighted):
     """``W h + b``."""
 
+    module: nn.Linear
     ndim = 2
 
     def apply(self, t):
@@ -167,7 +174,8 @@ class Convolution(_Weighted):
 
     def __init__(self, module: nn.Conv2d):
         super().__init__(module)
-        self.stride, self.padding, self.groups = module.stride[0], module.padding[0], module.groups
+        self.stride, self.padding = module.stride[0], int(module.padding[0])
+        self.groups = module.groups
         outputs, inputs, size, _ = self.weight.shape  # inputs of one group
         s = self.stride
         before = -self.padding % s  # taps in front, so that the padding is a multiple of the stride
@@ -438,7 +446,7 @@ class LayerwiseHessian:
     @differentiating
     def __init__(
         self,
-        model: nn.Sequential,
+        model: nn.Module,
         images: Tensor,
         labels: Tensor,
         *,
@@ -477,6 +485,7 @@ def derivatives(
     *,
     sampled: int | None = None,
     row_space: bool = False,
+    loss: LossFunction | None = None,
 ) -> LayerwiseHessian | InputHessian:
     """Return loss ``ell``, input gradient ``g`` and products ``v -> H v`` of every image of a batch.
 
@@ -493,15 +502,19 @@ def derivatives(
             ``loss`` and ``logits`` stay those of the whole batch.  ``None`` means every image.
         row_space: let the fast passes leave the pixels where that is cheaper.  Norms stay the same;
             the vectors are then those of another basis.
+        loss: another loss than the cross-entropy, ``loss(logits, labels) -> [B]``, image by image;
+            by double backpropagation, as the fast passes know the cross-entropy alone.
 
     Raises:
-        ValueError: as :class:`input_hessian.hessian.InputHessian`, for bad images, labels, logits
-            or layers.
+        ValueError: as :class:`input_hessian.hessian.InputHessian`, for bad images, labels, logits,
+            losses or layers.
     """
-    try:
-        return LayerwiseHessian(model, images, labels, sampled=sampled, row_space=row_space)
-    except UnsupportedLayerError:
-        return InputHessian(model, images, labels, sampled=sampled)
+    if loss is None:
+        try:
+            return LayerwiseHessian(model, images, labels, sampled=sampled, row_space=row_space)
+        except UnsupportedLayerError:
+            pass
+    return InputHessian(model, images, labels, sampled=sampled, loss=loss)
 
 
 _CHECKED: WeakKeyDictionary[nn.Module, set] = WeakKeyDictionary()
@@ -560,6 +573,11 @@ class _Passes:
         if row_space:
             images = self.to_row_space(images)
         self.parameters = [p for layer in self.layers for p in layer.parameters]
+        if any(p.dtype != images.dtype for p in self.parameters):
+            raise UnsupportedLayerError(
+                f"no Taylor propagation for parameters of another type than the images' "
+                f"{images.dtype}: use InputHessian"
+            )
         # below the lowest parameter, a cotangent matters to the image alone
         self.lowest = next(
             (i for i, layer in enumerate(self.layers) if layer.parameters), len(self.layers)
@@ -674,7 +692,7 @@ class _Passes:
         z_uv, t_uv = self.push_uv(w, t_u, t_v)
         if z_uv is not None:
             sample += self.softmax_hessian(z_uv)
-        found = []
+        found: list[Tensor] = []
         for i in reversed(range(self.lowest, len(self.layers))):
             layer, c = self.layers[i], self.c[i]
             if layer.parameters:

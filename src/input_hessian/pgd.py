@@ -28,7 +28,7 @@ def pgd(
     radius: float,
     norm: Norm,
     steps: int,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
 ) -> Tensor:
     """Return images ``[B, *image]`` of higher loss, each in the ball around the given one.
 
@@ -54,7 +54,7 @@ def pgd(
     return moved
 
 
-def _start(images: Tensor, radius: float, norm: Norm, generator: torch.Generator) -> Tensor:
+def _start(images: Tensor, radius: float, norm: Norm, generator: torch.Generator | None) -> Tensor:
     """Return a perturbation per image, uniform in the ball."""
     if norm == "linf":
         return radius * (2 * _uniform(images, images.shape, generator) - 1)
@@ -73,5 +73,5 @@ def _inside(images: Tensor, moved: Tensor, radius: float, norm: Norm) -> Tensor:
     return (images + perturbation).clamp(0, 1)
 
 
-def _uniform(like: Tensor, shape, generator: torch.Generator) -> Tensor:
+def _uniform(like: Tensor, shape, generator: torch.Generator | None) -> Tensor:
     return torch.rand(shape, dtype=like.dtype, device=like.device, generator=generator)

@@ -27,7 +27,7 @@ def normalize(vectors: Tensor) -> Tensor:
     return flat.add_(zero).mul_(scale).view_as(vectors)
 
 
-def random_unit_vectors(like: Tensor, generator: torch.Generator) -> Tensor:
+def random_unit_vectors(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Return one vector per image, uniform on the unit sphere, of the shape of ``like``."""
     normal = torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
     return normalize(normal)

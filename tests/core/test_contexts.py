@@ -2,13 +2,21 @@
 
 import pytest
 import torch
-from helpers.networks import batch_of, network
+from helpers.networks import batch_of, network, seeded
 from helpers.oracles import SymmetricMaps
 from torch import nn
 
 from input_hessian import (
+    AdversarialTraining,
+    CurePenalty,
+    GradientPenalty,
+    HessianPenalty,
     InputHessian,
+    JacobianPenalty,
     LayerwiseHessian,
+    NoPenalty,
+    TaylorPenalty,
+    Trades,
     certified_radius,
     derivatives,
     largest_eigenvalue,
@@ -173,3 +181,108 @@ class Maps:
 
     def __init__(self, maps):
         self.matvec, self.gradient = maps, torch.zeros(1, 3)
+
+
+PENALTIES = [
+    GradientPenalty(1),
+    HessianPenalty(1),
+    HessianPenalty(1, fraction=0.5),
+    TaylorPenalty(1),
+    CurePenalty(1),
+    JacobianPenalty(1),
+    JacobianPenalty(1, fraction=0.5),
+    AdversarialTraining(0.1, "l2"),
+    Trades(0.1, "linf"),
+]
+
+
+def named(penalty):
+    return f"{type(penalty).__name__} {getattr(penalty, 'fraction', '')}"
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("penalty", [NoPenalty(), *PENALTIES], ids=named)
+def test_penalties_are_the_same_under_no_grad_and_in_inference_mode(penalty, context):
+    model, batch = network(), batch_of(4)
+    expected = penalty(model, *batch, seeded(0))
+    with context():
+        found = penalty(model, *(field.clone() for field in batch), seeded(0))
+    for value, right in zip(found[:3], expected[:3], strict=True):
+        assert torch.equal(value, right)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES, ids=named)
+def test_penalties_train_on_images_that_inference_mode_made(penalty):
+    model, batch, gradients = network(), batch_of(4), []
+    with torch.inference_mode():
+        inferred = tuple(field.clone() for field in batch)
+    for images, labels in (batch, inferred):
+        objective = penalty(model, images, labels, seeded(0))
+        total = (objective.loss + objective.penalty).sum()
+        gradients.append(torch.autograd.grad(total, list(model.parameters())))
+    for value, right in zip(*gradients, strict=True):
+        assert torch.equal(value, right)
+
+
+class HalfInside(nn.Module):
+    """Half precision that no input or output shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = network(dtype=torch.bfloat16)
+
+    def forward(self, images):
+        return self.model(images.bfloat16()).float()
+
+
+FLOAT = {"dtype": torch.float32}
+REFUSED = {
+    "half parameters": (
+        lambda: network(dtype=torch.bfloat16),
+        batch_of(4, **FLOAT),
+        r"model: expected parameters in float32 or float64, .* torch\.bfloat16 in '1\.weight'; use",
+    ),
+    "half inside": (HalfInside, batch_of(4, **FLOAT), r"bfloat16 in 'model\.1\.weight'"),
+    "half images": (network, batch_of(4, dtype=torch.bfloat16), "images: expected float32 or"),
+    "other precision": (
+        lambda: network(**FLOAT),
+        batch_of(4),
+        r"images: expected torch\.float32 like the parameters of the model, got torch\.float64",
+    ),
+    "unknown layers": (
+        lambda: network(activation="gelu", **FLOAT),
+        batch_of(4),
+        r"images: expected torch\.float32 like the parameters",
+    ),
+    "tuple": (lambda: Answering(lambda z: (z, z)), batch_of(4), "model: .* got a tuple; wrap"),
+    "labels in floats": (network, (batch_of(4)[0], batch_of(4)[1].double()), "labels: .* int64"),
+    "unknown labels": (network, (batch_of(4)[0], batch_of(4)[1] + 9), "labels: expected 0 to 3"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("penalty", PENALTIES, ids=named)
+def test_what_no_penalty_can_use_is_refused_by_name(penalty, case):
+    build, batch, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        penalty(build(), *batch, seeded(0))
+
+
+@pytest.mark.parametrize("penalty", PENALTIES, ids=named)
+def test_penalties_refuse_autocast(penalty):
+    model, batch = network(**FLOAT), batch_of(4, **FLOAT)
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ValueError, match=r"autocast: expected none, .* leave the autocast context"),
+    ):
+        penalty(model, *batch, seeded(0))
+
+
+def test_plain_training_alone_may_be_in_half_precision():
+    model, batch = network(**FLOAT), batch_of(4, **FLOAT)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert NoPenalty()(model, *batch).logits.dtype == torch.bfloat16
+    for case in ("tuple", "other precision"):
+        build, batch, message = REFUSED[case]
+        with pytest.raises(ValueError, match=message):
+            NoPenalty()(build(), *batch)

@@ -1,4 +1,4 @@
-"""Penalties: what is added to the cross-entropy of each training image, one per file.
+"""Penalties: what is added to the loss of each training image, one per file.
 
 A penalty turns a batch into ``(loss, penalty)``, both ``[B]``; training minimises the mean of their
 sum.  To add one, write a file with one class that derives from :class:`Penalty`, here or anywhere
@@ -8,6 +8,7 @@ options, and the file's name (or path) is its name in a configuration.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
@@ -16,19 +17,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from input_hessian.hessian import LossFunction
+
 
 class Objective(NamedTuple):
     """Per-image terms of the training objective; the objective is ``(loss + penalty).mean()``.
 
     Attributes:
-        loss: cross-entropy, ``[B]``, in nats.
+        loss: cross-entropy (or the penalty's own ``loss``), ``[B]``, in nats.
         penalty: the penalty times its strength ``lam``, ``[B]``, in nats.
         logits: ``[B, K]``, so that accuracy costs no second evaluation.
+        gradient_norm: ``||g||_2``, ``[B]``, in nats per pixel unit, from the penalty's own
+            evaluation and differentiable like it; NaN for an image that was not drawn for the
+            penalty, None where the penalty does not know it.
+        hessian_norm: likewise ``||H||`` as estimated, in nats per squared pixel unit.
     """
 
     loss: Tensor
     penalty: Tensor
     logits: Tensor
+    gradient_norm: Tensor | None = None
+    hessian_norm: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,11 @@ class Penalty(ABC):
 
     @abstractmethod
     def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
     ) -> Objective:
         """Return the objective of a batch.
 
@@ -61,7 +74,8 @@ class Penalty(ABC):
             model: maps images to logits ``[B, K]``, image by image.
             images: ``[B, *image]`` in [0, 1].
             labels: ``[B]``, int64.
-            generator: source of whatever the penalty draws at random.
+            generator: source of whatever the penalty draws at random, on the images' device; by
+                default PyTorch's own.
         """
 
 
@@ -76,17 +90,22 @@ class SampledPenalty(Penalty):
     Args:
         lam: penalty strength; its unit is the penalty's own.
         fraction: share of each batch's images whose penalty is computed, at least one image.
+        loss: another loss than the cross-entropy, ``loss(logits, labels) -> [B]``, image by image;
+            see :func:`input_hessian.layerwise.derivatives`.
 
     Raises:
-        ValueError: for a fraction outside (0, 1].
+        ValueError: for a fraction outside (0, 1], or a loss that cannot be called.
     """
 
     fraction: float = field(default=1.0, kw_only=True)
+    loss: LossFunction | None = field(default=None, kw_only=True)
 
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction: expected above 0, at most 1, got {self.fraction}")
+        if self.loss is not None and not callable(self.loss):
+            raise ValueError(f"loss: expected a function of logits and labels, got {self.loss!r}")
 
     @abstractmethod
     def objective(
@@ -95,21 +114,36 @@ class SampledPenalty(Penalty):
         images: Tensor,
         labels: Tensor,
         sampled: int,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
     ) -> Objective:
         """Return loss and logits of all images, and the penalty of the first ``sampled`` ones.
 
-        Arguments otherwise as in a call; ``penalty`` is ``[sampled]``.
+        Arguments otherwise as in a call; ``penalty`` is ``[sampled]``, and so are the norms.
         """
 
-    def __call__(self, model, images, labels, generator):
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Objective:
         batch = len(images)
         sampled = min(max(1, round(self.fraction * batch)), batch)
         if sampled == batch:
             return self.objective(model, images, labels, batch, generator)
         order = torch.randperm(batch, generator=generator, device=images.device)
         mixed = images.index_select(0, order)
-        loss, penalty, logits = self.objective(model, mixed, labels[order], sampled, generator)
-        penalty = F.pad(penalty * (batch / sampled), (0, batch - sampled))
+        found = self.objective(model, mixed, labels[order], sampled, generator)
         back = order.argsort()
-        return Objective(loss[back], penalty[back], logits[back])
+
+        def spread(values: Tensor, others: float) -> Tensor:
+            return F.pad(values, (0, batch - sampled), value=others)[back]
+
+        norms = (found.gradient_norm, found.hessian_norm)
+        return Objective(
+            found.loss[back],
+            spread(found.penalty * (batch / sampled), 0.0),
+            found.logits[back],
+            *(None if norm is None else spread(norm, math.nan) for norm in norms),
+        )

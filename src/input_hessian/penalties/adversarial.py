@@ -7,7 +7,9 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
+from input_hessian.hessian import checked_logits, usable
 from input_hessian.layerwise import derivatives
 from input_hessian.penalties import Objective, Penalty
 from input_hessian.pgd import check_attack, pgd
@@ -42,9 +44,16 @@ class AdversarialTraining(Penalty):
         super().__post_init__()
         check_attack(self.norm, self.steps)
 
-    def __call__(self, model, images, labels, generator):
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Objective:
+        images, labels = usable(images), usable(labels)
         with torch.no_grad():
-            logits = model(images)
+            logits = checked_logits(model, images, labels)
             loss = F.cross_entropy(logits, labels, reduction="none")
         moved = pgd(
             lambda moved: derivatives(model, moved, labels).gradient,

@@ -35,9 +35,9 @@ class CurePenalty(SampledPenalty):
             raise ValueError(f"step: expected a positive, finite length, got {self.step}")
 
     def objective(self, model, images, labels, sampled, generator):
-        here = derivatives(model, images, labels, sampled=sampled)
+        here = derivatives(model, images, labels, sampled=sampled, loss=self.loss)
         direction = normalize(here.gradient.sign())
         moved = images[:sampled] + self.step * direction
-        there = derivatives(model, moved, labels[:sampled])
+        there = derivatives(model, moved, labels[:sampled], loss=self.loss)
         change = vector_norm(there.gradient - here.gradient)
         return Objective(here.loss, self.lam * change.square(), here.logits)

@@ -25,8 +25,7 @@ class GradientPenalty(SampledPenalty):
     squared: bool = False
 
     def objective(self, model, images, labels, sampled, generator):
-        hessian = derivatives(model, images, labels, sampled=sampled)
+        hessian = derivatives(model, images, labels, sampled=sampled, loss=self.loss)
         norm = vector_norm(hessian.gradient)
-        return Objective(
-            hessian.loss, self.lam * (norm.square() if self.squared else norm), hessian.logits
-        )
+        penalty = self.lam * (norm.square() if self.squared else norm)
+        return Objective(hessian.loss, penalty, hessian.logits, gradient_norm=norm)

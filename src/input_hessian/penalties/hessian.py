@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from input_hessian.estimators import Estimator
 from input_hessian.layerwise import derivatives
 from input_hessian.penalties import Objective, SampledPenalty
+from input_hessian.vectors import vector_norm
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,15 @@ class HessianPenalty(SampledPenalty):
 
     def objective(self, model, images, labels, sampled, generator):
         hessian = derivatives(
-            model, images, labels, sampled=sampled, row_space=self.estimator.in_row_space
+            model,
+            images,
+            labels,
+            sampled=sampled,
+            row_space=self.estimator.in_row_space,
+            loss=self.loss,
         )
         norm = self.estimator.differentiable_norm(hessian, generator)
-        return Objective(
-            hessian.loss, self.lam * (norm.square() if self.squared else norm), hessian.logits
-        )
+        penalty = self.lam * (norm.square() if self.squared else norm)
+        # After the product, loss and gradient share its graph.
+        gradient = vector_norm(hessian.gradient)
+        return Objective(hessian.loss, penalty, hessian.logits, gradient, norm)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from input_hessian.hessian import reject_batch_coupling
+from input_hessian.hessian import checked_logits, differentiating, losses, usable
 from input_hessian.penalties import Objective, SampledPenalty
 from input_hessian.vectors import random_unit_vectors, vector_norm
 
@@ -38,11 +36,11 @@ class JacobianPenalty(SampledPenalty):
         if self.n_proj < 1:
             raise ValueError(f"n_proj: expected at least 1 projection, got {self.n_proj}")
 
+    @differentiating
     def objective(self, model, images, labels, sampled, generator):
-        if isinstance(model, nn.Module):
-            reject_batch_coupling(model)
-        projected = images[:sampled].detach().requires_grad_()
-        logits = model(projected)
+        images, labels = usable(images), usable(labels)
+        projected = images[:sampled].requires_grad_()
+        logits = checked_logits(model, projected, labels[:sampled])
         squares = torch.zeros_like(logits[:, 0])
         for _ in range(self.n_proj):
             (pulled,) = torch.autograd.grad(
@@ -51,5 +49,5 @@ class JacobianPenalty(SampledPenalty):
             squares = squares + vector_norm(pulled).square()
         penalty = self.lam / 2 * logits.shape[1] / self.n_proj * squares
         if sampled < len(images):
-            logits = torch.cat([logits, model(images[sampled:])])
-        return Objective(F.cross_entropy(logits, labels, reduction="none"), penalty, logits)
+            logits = torch.cat([logits, checked_logits(model, images[sampled:], labels[sampled:])])
+        return Objective(losses(logits, labels, self.loss), penalty, logits)

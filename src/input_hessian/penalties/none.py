@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
+from input_hessian.hessian import evaluated
 from input_hessian.penalties import Objective, Penalty
 
 
@@ -20,7 +22,13 @@ class NoPenalty(Penalty):
         if self.lam != 0:
             raise ValueError(f"lam: expected 0 for plain training, got {self.lam}")
 
-    def __call__(self, model, images, labels, generator):
-        logits = model(images)
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Objective:
+        logits = evaluated(model, images)
         loss = F.cross_entropy(logits, labels, reduction="none")
         return Objective(loss, torch.zeros_like(loss), logits)

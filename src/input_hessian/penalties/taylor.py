@@ -27,9 +27,15 @@ class TaylorPenalty(SampledPenalty):
 
     def objective(self, model, images, labels, sampled, generator):
         hessian = derivatives(
-            model, images, labels, sampled=sampled, row_space=self.estimator.in_row_space
+            model,
+            images,
+            labels,
+            sampled=sampled,
+            row_space=self.estimator.in_row_space,
+            loss=self.loss,
         )
         # In this order: after the product, the gradient shares its backward pass.
-        second = self.lam**2 / 2 * self.estimator.differentiable_norm(hessian, generator)
-        first = self.lam * vector_norm(hessian.gradient)
-        return Objective(hessian.loss, first + second, hessian.logits)
+        norm = self.estimator.differentiable_norm(hessian, generator)
+        slope = vector_norm(hessian.gradient)
+        penalty = self.lam * slope + self.lam**2 / 2 * norm
+        return Objective(hessian.loss, penalty, hessian.logits, slope, norm)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from input_hessian.hessian import differentiating, reject_batch_coupling, usable
+from input_hessian.hessian import checked_logits, differentiating, usable
 from input_hessian.penalties import Objective, Penalty
 from input_hessian.pgd import check_attack, pgd
 
@@ -45,10 +45,15 @@ class Trades(Penalty):
         if not 0 < self.weight < float("inf"):
             raise ValueError(f"weight: expected a finite number greater than 0, got {self.weight}")
 
-    def __call__(self, model, images, labels, generator):
-        if isinstance(model, nn.Module):
-            reject_batch_coupling(model)
-        logits = model(images)
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Objective:
+        images, labels = usable(images), usable(labels)
+        logits = checked_logits(model, images, labels)
         loss = F.cross_entropy(logits, labels, reduction="none")
 
         @differentiating
