@@ -108,3 +108,40 @@ def test_imports_run_one_way():
     command = [Path(sys.executable).parent / "lint-imports"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+# What the method's users see of its types.
+USER = """
+import torch
+from input_hessian import {names}
+
+model, images, labels = torch.nn.Linear(4, 3), torch.rand(2, 4), torch.tensor([0, 1])
+objective = HessianPenalty(lam=1.0, estimator=Estimator(hvps=3))(model, images, labels)
+reveal_type(objective)
+reveal_type(operator_norm(derivatives(model, images, labels)).norm)
+HessianPenalty(lam="1")
+Estimator(method="newton")
+import input_hessian
+input_hessian.operator_nrom
+"""
+
+
+@pytest.mark.slow  # half a minute without a cache
+def test_the_method_passes_the_type_checker_and_its_users_are_checked(tmp_path):
+    user = tmp_path / "user.py"
+    user.write_text(USER.format(names=", ".join(input_hessian.__all__)))
+    command = [sys.executable, "-m", "mypy", "--cache-dir", tmp_path / "cache"]
+    done = subprocess.run(
+        [*command, "src/input_hessian", user], cwd=ROOT, capture_output=True, text=True
+    )
+    expected = [
+        'note: Revealed type is "tuple[torch._tensor.Tensor, torch._tensor.Tensor, ',
+        'note: Revealed type is "torch._tensor.Tensor"',
+        'error: Argument "lam" to "HessianPenalty" has incompatible type "str"',
+        'error: Argument "method" to "Estimator" has incompatible type "Literal[\'newton\']"',
+        'error: Module has no attribute "operator_nrom"',
+        "Found 3 errors in 1 file",
+    ]
+    for line, words in zip(done.stdout.splitlines(), expected, strict=True):
+        assert words in line
+    assert Path(input_hessian.__file__).with_name("py.typed").exists()  # else users get no types

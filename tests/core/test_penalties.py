@@ -284,7 +284,8 @@ def test_an_image_sees_only_itself(model, batch, name):
     together = regularizer(model, images, labels, seeded(0))
     alone = regularizer(model, images[2:3], labels[2:3], seeded(0))
     for whole, part in zip(together, alone, strict=True):
-        assert torch.allclose(whole[2:3], part, rtol=1e-10)
+        assert (whole is None) == (part is None)
+        assert whole is None or torch.allclose(whole[2:3], part, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -578,7 +579,7 @@ def test_the_attack_needs_no_graph_around_it(model, batch, name, context):
     expected = build(name, 0.3)(model, *batch, seeded(0))
     with context():
         found = build(name, 0.3)(model, *(field.clone() for field in batch), seeded(0))
-    for value, right in zip(found, expected, strict=True):
+    for value, right in zip(found[:3], expected[:3], strict=True):
         assert not value.requires_grad
         assert torch.allclose(value, right, rtol=1e-12)
 
