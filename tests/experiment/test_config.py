@@ -615,6 +615,10 @@ CASES = {
         "regularizers: {jacobian: {squared: true}}",
         ["jacobian: unknown key 'squared'; allowed are penalty, lam, step_cost, n_proj"],
     ),
+    "option that is a function": (
+        "regularizers: {jacobian: {loss: focal}}",
+        ["jacobian: unknown key 'loss'; allowed are penalty, lam, step_cost, n_proj, fraction"],
+    ),
     "estimator of adversarial training": (
         "regularizers: {adversarial-l2: {estimator: {}}}",
         ["unknown key 'estimator'; allowed are penalty, lam, step_cost, norm, steps"],

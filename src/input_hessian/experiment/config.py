@@ -26,7 +26,8 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import PydanticCustomError, PydanticOmit
 from typing_extensions import TypedDict
 
 from input_hessian.experiment.errors import UserError, closest
@@ -751,6 +752,13 @@ def _radius_problems(config: Config, dataset: str, image_shape: Sequence[int]) -
             )
 
 
+class _WhatYamlHolds(GenerateJsonSchema):
+    """Leaves out the options that are functions."""
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Any:
+        raise PydanticOmit
+
+
 def _penalty_problems(where: str, entry: Regularizer) -> Iterator[str]:
     """Yield what the penalty's class says of its options, at every lam."""
     from input_hessian.experiment.penalty import penalty_class
@@ -767,7 +775,7 @@ def _penalty_problems(where: str, entry: Regularizer) -> Iterator[str]:
             adapter = TypeAdapter(penalty_class(entry.penalty))
             adapter.validate_json(json.dumps(options), strict=True)
         except ValidationError as error:
-            schema = adapter.json_schema()
+            schema = adapter.json_schema(schema_generator=_WhatYamlHolds)
             schema["properties"] = {key: {} for key in Regularizer.model_fields} | schema[
                 "properties"
             ]

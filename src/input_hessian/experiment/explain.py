@@ -50,7 +50,7 @@ def explain(
         here, parent = _named(where, path), _named(where, path[:-1])
         got = f"got {json.dumps(problem['input'], default=str)}"
         match kind:
-            case "extra_forbidden" | "unexpected_keyword_argument":
+            case "extra_forbidden" | "unexpected_keyword_argument" | "callable_type":
                 known = _known_keys(schema, location[:-1])
                 hint = closest(path[-1], known)
                 yield f"{parent}: unknown key {path[-1]!r}{hint}; allowed are {', '.join(known)}"
