@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from helpers.networks import seeded
 from helpers.oracles import assembled, assert_close, true_derivatives
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from input_hessian import Estimator, HessianPenalty, InputHessian
 from input_hessian.experiment import models
@@ -212,12 +213,30 @@ def test_a_finished_model_has_finite_parameters(tmp_path):
 
 def test_unreadable_model_files_are_explained(tmp_path):
     path = tmp_path / "model.safetensors"
-    with pytest.raises(ModelFileError, match="delete it and run snakemake again"):
+    with pytest.raises(ModelFileError, match="no such file; run snakemake to make it"):
         load_model(path)
     save_model(models.build(**SETTINGS), SETTINGS, path)
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ModelFileError, match="expected a model written by this pipeline"):
+    with pytest.raises(ModelFileError, match=r"if it is one, it is damaged: delete it.*load_check"):
         load_model(path)
     path.write_bytes(b"not a model")
     with pytest.raises(ModelFileError):
         load_model(path)
+
+
+def test_nobody_is_told_to_delete_a_model_of_his_own(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    save_file(models.build(**SETTINGS).state_dict(), path)
+    with pytest.raises(
+        ModelFileError, match="a network of your own is read by load_checkpoint"
+    ) as e:
+        load_model(path)
+    assert "delete" not in str(e.value)
+
+
+def test_layers_may_share_a_parameter(tmp_path):
+    model = models.build(**SETTINGS)
+    model.append(model[-1])
+    save_model(model, SETTINGS, tmp_path / "model.safetensors")
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert torch.equal(file.get_tensor("7.weight"), file.get_tensor("8.weight"))

@@ -508,7 +508,7 @@ def test_a_deposit_alone_makes_tables_again(demo, tmp_path):
     redraw = ("--workflow-profile", "profiles/redraw", "--configfile", "config.yaml")
     planned = unpacked.planned("--forceall", *redraw)
     assert {"tabulate", "draw_networks", "run_notebook"} <= planned.keys()
-    assert not planned.keys() & {"train", "evaluate", "attack_selected", "certify"}
+    assert not planned.keys() & {"train", "evaluate", "run_stronger_attacks", "certify"}
     unpacked.snakemake("tables", "--forceall", *redraw)
     for table in (demo.path / "reports/everything/tables").glob("[!.]*"):
         again = tmp_path / "reports/everything/tables" / table.name

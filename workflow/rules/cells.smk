@@ -64,6 +64,8 @@ rule train:
         f"{LOGS}/train/{CELL}.log",
     benchmark:
         f"{NETWORK}/train.benchmark.tsv"
+    wildcard_constraints:
+        regularizer=alternatives(CONFIG.regularizers),
     group:
         "cell"
     conda:
@@ -77,6 +79,39 @@ rule train:
         f"Train {CELL_TEXT}"
     shell:
         command("train")
+
+
+if CONFIG.networks:
+
+    # Instead of `train`: a network of the user's own, in the form that all later steps read.
+    rule import_network:
+        input:
+            **code("import_network"),
+            architecture=lambda wildcards: factory(
+                CONFIG.networks[wildcards.regularizer].architecture
+            ),
+            checkpoint=lambda wildcards: project_file(
+                CONFIG.networks[wildcards.regularizer].checkpoint
+            ),
+            data=DATA,
+        output:
+            **files(NETWORK, *TRAINED),
+        log:
+            f"{LOGS}/import_network/{CELL}.log",
+        wildcard_constraints:
+            regularizer=alternatives(CONFIG.networks),
+        group:
+            "cell"
+        conda:
+            "../../envs/pipeline.yaml"
+        resources:
+            **job(minutes=10),
+        params:
+            settings=lambda wildcards: text(network_settings(wildcards)),
+        message:
+            "Import {wildcards.regularizer}, {wildcards.dataset}"
+        shell:
+            command("import_network")
 
 
 # All that is measured of a cell is one job; what has not changed of it is kept (see evaluate.py).
@@ -192,8 +227,8 @@ if CONFIG.stronger_attacks:
                     "seed": SEED,
                     "cells": [  # in the order of the inputs
                         {"regularizer": name, "lam": lam}
-                        for name in CONFIG.trained_on(wildcards.dataset)
-                        for lam in CONFIG.regularizers[name].lams(wildcards.dataset)
+                        for name in CONFIG.evaluated_on(wildcards.dataset)
+                        for lam in CONFIG.lam_texts(name, wildcards.dataset).values()
                     ],
                     "images": CONFIG.stronger_attacks.images,
                     "epsilons": HEADLINE[wildcards.dataset],

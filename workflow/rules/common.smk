@@ -75,7 +75,7 @@ def alternatives(texts):
 
 wildcard_constraints:
     dataset=alternatives(CONFIG.datasets),
-    regularizer=alternatives(CONFIG.regularizers),
+    regularizer=alternatives([*CONFIG.regularizers, *CONFIG.networks]),
     lam=alternatives(
         [
             *(
@@ -133,6 +133,11 @@ def script_file(name):
 def plugin(kind, name):
     """Inputs of a rule: the file of a penalty, architecture or dataset, and what it imports."""
     return [project_file(file) for file in source_files(plugin_file(kind, name))]
+
+
+def factory(architecture):
+    """The same for what makes a network; a function of an installed package is no file of ours."""
+    return [] if ":" in architecture else plugin("architecture", architecture)
 
 
 # Jobs run by the interpreter of Snakemake, whatever `python` is first on the PATH, except in an

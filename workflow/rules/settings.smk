@@ -9,14 +9,15 @@ def text(settings):
     return yaml.dump(settings, Dumper=DUMPER, sort_keys=False, width=100).strip()
 
 
-def cells(pattern, each=("lam", "seed"), dataset=None):
-    """Paths of a pattern for every cell; `each` says what beside dataset and regularizer it holds."""
+def cells(pattern, dataset=None, seed=None):
+    """Paths of a pattern for every cell, or for those of one dataset and seed."""
     return [
-        pattern.format(dataset=dataset, regularizer=name, lam=lam, seed=seed)
-        for dataset in ([dataset] if dataset else CONFIG.datasets)
-        for name in CONFIG.trained_on(dataset)
-        for lam in (CONFIG.lam_texts(name, dataset) if "lam" in each else [None])
-        for seed in (CONFIG.seeds if "seed" in each else [None])
+        pattern.format(dataset=here, regularizer=name, lam=lam, seed=number)
+        for here in ([dataset] if dataset else CONFIG.datasets)
+        for name in CONFIG.evaluated_on(here)
+        for lam in CONFIG.lam_texts(name, here)
+        for number in CONFIG.seeds_of(name)
+        if seed in (None, number)
     ]
 
 
@@ -24,7 +25,7 @@ def shown(filename, dataset):
     """This file of one cell per regularizer of a dataset: the middle lam, the first seed."""
     lams = {
         name: list(CONFIG.lam_texts(name, dataset))
-        for name in CONFIG.trained_on(dataset)
+        for name in CONFIG.evaluated_on(dataset)
     }
     return [
         f"{RESULTS}/{CELL}/{filename}".format(
@@ -80,12 +81,12 @@ def grid(files):
         "datasets": {
             dataset: {
                 name: list(CONFIG.lam_texts(name, dataset))
-                for name in CONFIG.trained_on(dataset)
+                for name in CONFIG.evaluated_on(dataset)
             }
             for dataset in CONFIG.datasets
         },
         "seeds": CONFIG.seeds,
-    }
+    } | ({"networks": list(CONFIG.networks)} if CONFIG.networks else {})
 
 
 def training_settings(wildcards):
@@ -96,6 +97,15 @@ def training_settings(wildcards):
         "model": CONFIG.model,
         "penalty": CONFIG.penalty(wildcards.regularizer, cell["lam"]),
         "training": CONFIG.training_of(wildcards.regularizer),
+    }
+
+
+def network_settings(wildcards):
+    """All that the import of a network of the user's own depends on beside code, data and checkpoint."""
+    entry = CONFIG.networks[wildcards.regularizer]
+    return {
+        "cell": identity(wildcards),
+        "network": {"architecture": entry.architecture, "options": entry.options},
     }
 
 
@@ -138,11 +148,7 @@ def control(dataset):
 
 def first_seed(filename):
     """Input function: this file of all cells of a dataset, first seed."""
-    return lambda wildcards: cells(
-        f"{NETWORK}/{filename}".replace("{seed}", str(SEED)),
-        each=["lam"],
-        dataset=wildcards.dataset,
-    )
+    return lambda wildcards: cells(f"{NETWORK}/{filename}", wildcards.dataset, SEED)
 
 
 def first_seed(filename):

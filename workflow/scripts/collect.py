@@ -87,7 +87,8 @@ def main(
     write_atomically(groups, table[[*GROUP, *GROUPED]].to_csv(index=False))
     write([pd.DataFrame(rows)], cells)
     write(accuracies or [empty], robustness)
-    write(epochs, curves)
+    # An empty table makes objects of the numbers that it is put together with.
+    write([curve for curve in epochs if len(curve)] or epochs[:1], curves)
     for folder in cell_folders(grid):
         (folder / "checkpoint.pt").unlink(missing_ok=True)
 

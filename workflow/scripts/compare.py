@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from input_hessian.experiment.blocks import Block, to_latex, to_markdown
-from input_hessian.experiment.cells import cell_folder
+from input_hessian.experiment.cells import cell_folder, imported
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
@@ -35,13 +35,15 @@ def choose(selection: pd.DataFrame, max_clean_loss: Mapping[str, float]) -> pd.D
     A regularizer's curve starts at plain training and goes through its lam, those of which every seed
     finished.  Its point is that of :func:`input_hessian.experiment.statistics.best_point`: the one of
     largest robust accuracy, mean over the radii of the norm, whose clean accuracy is at most
-    ``max_clean_loss`` below that of plain training.
+    ``max_clean_loss`` below that of plain training.  A network that was trained elsewhere is on no such
+    curve, and left out.
 
     Args:
         selection: the table of select.
         max_clean_loss: per dataset, in percentage points.
     """
     selection = selection.assign(least=least_accuracy(selection, max_clean_loss))
+    selection = selection[~imported(selection)]
     rows = []
     for dataset, here in selection[selection["complete"]].groupby("dataset", sort=False):
         plain = here[here["regularizer"] == "none"]

@@ -250,6 +250,11 @@ def judge(cells, cost, curvature, path, comparison, groups, settings: dict) -> p
         settings: ``penalties``, the penalty of every regularizer, and ``epsilons``, the radii.
     """
     penalties = settings["penalties"]
+    # The claims are about what is trained here, not about networks from elsewhere.
+    cells, curvature, path, groups = (
+        table if table is None else table[table["regularizer"].isin(penalties)]
+        for table in (cells, curvature, path, groups)
+    )
     if comparison is not None:
         plain = cells[(cells["regularizer"] == "none") & (cells["status"] == "finished")]
         guessing = set(plain.loc[~better_than_guessing(plain), "dataset"])

@@ -30,7 +30,7 @@ def main(cells: Input, groups: Input, *, settings: Settings, png: Output, pdf: O
             rows, style = 100 * rows.sort_values("lam").set_index("lam")[BOUNDS], styles[name]
             x = rows[["x_mean", "x_low", "x_high"]].set_axis(["mean", "low", "high"], axis=1)
             plotting.crosses(axes, x, rows[["mean", "low", "high"]], **style)
-            if name != "none":
+            if rows.index[0] > 0:  # neither plain training nor trained elsewhere
                 start = 100 * plain[BOUNDS]  # every curve starts at plain training
                 axes.plot(
                     [*start["x_mean"], x["mean"].iloc[0]],

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from input_hessian.experiment.blocks import Block, to_latex, to_markdown
+from input_hessian.experiment.cells import imported
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.table_text import NORMS, percent, wide_by_lam
@@ -45,7 +46,7 @@ def describe(summary: pd.DataFrame, cells: pd.DataFrame, groups: pd.DataFrame) -
         text += percent(rows["high"]) + "]"
         alone = (rows["measure"] == "clean") & (rows["seeds"] == 1)
         text[alone] = percent(rows["mean"])[alone]
-        fewer = rows["seeds"] < seeds
+        fewer = (rows["seeds"] < seeds) & ~imported(rows)
         text[fewer] += " (" + rows.loc[fewer, "seeds"].astype(str) + " of them)"
         over = "images and seeds" if seeds > 1 else "images"
         about = (
@@ -55,6 +56,8 @@ def describe(summary: pd.DataFrame, cells: pd.DataFrame, groups: pd.DataFrame) -
             f"norm at that epsilon; in brackets the 95% interval over {over}."
         )
         blocks.append(Block(dataset, about, wide_by_lam(rows.assign(text=text), "measure")))
+    for name in cells.loc[imported(cells), "regularizer"].unique():
+        blocks.append(Block(about=f"{name}: one network, trained elsewhere."))
     diverged = cells[cells["status"] != "finished"].groupby(KEYS).size()
     for (dataset, regularizer, lam), count in diverged.items():
         blocks.append(

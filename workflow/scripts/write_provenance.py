@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +28,7 @@ PACKAGES = [
 RECORDED = ["commit", "python", "torch", "numpy", "device", "processor", "arithmetic", "threads"]
 
 
-def count_records(records: list[dict]) -> list[dict]:
+def count_records(records: Iterable[dict]) -> list[dict]:
     """Return every combination of ``RECORDED`` with its number of cells, the most frequent first."""
     counts = Counter(tuple(record[key] for key in RECORDED) for record in records)
     return [
@@ -130,13 +131,17 @@ def main(
 ) -> None:
     grid, config = settings["grid"], settings["config"]
     folders = cell_folders(grid)
-    training = [read_json(folder / "training.json") for folder in folders]
+    training = {folder: read_json(folder / "training.json") for folder in folders}
+    # Those that were trained elsewhere say nothing about the training here.
+    training = {
+        folder: record for folder, record in training.items() if "network" not in record["settings"]
+    }
     evaluation = [read_json(folder / "evaluation.json") for folder in folders]
     (path,) = (path for path in tables if path.name == "cells.csv")
     cells = read_table(path)
     here = environment(torch.device("cpu"), threads=1)
     benchmarks = {
-        "train": [folder / "train.benchmark.tsv" for folder in folders],
+        "train": [folder / "train.benchmark.tsv" for folder in training],
         "evaluate": [folder / "evaluate.benchmark.tsv" for folder in folders],
         "run_stronger_attacks": [file.with_suffix(".benchmark.tsv") for file in stronger],
         "train_certifiable": [file.with_name("train.benchmark.tsv") for file in certificates],
@@ -150,7 +155,7 @@ def main(
         "config_sha256": config_sha256(config),
         "seeds": config["seeds"],
         "cells": cells["status"].value_counts().to_dict(),
-        "trained_by": count_records(training),
+        "trained_by": count_records(training.values()),
         "attacked_by": count_records([cell["evaluated_with"] for cell in evaluation]),
         "written_by": {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -169,7 +174,7 @@ def main(
             for path in data
         },
         "wall_seconds": wall_times(benchmarks),
-        "training_seconds": describe_seconds(cells["train_seconds"]),
+        "training_seconds": describe_seconds(cells["train_seconds"].dropna()),
         "figures": settings["figures"],
         "tables": {path.name: sha256(path.read_bytes()) for path in tables},
     }

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 
 def cell_folder(
     results: str | Path, dataset: str, regularizer: str, lam: str | float, seed: int
@@ -12,11 +14,17 @@ def cell_folder(
 
 
 def cell_folders(grid: dict) -> list[Path]:
-    """Return the folder of every cell of the grid."""
+    """Return the folder of every cell of the grid; its ``networks`` have the first seed alone."""
+    networks = grid.get("networks", [])
     return [
         cell_folder(grid["results"], dataset, regularizer, lam, seed)
         for dataset, regularizers in grid["datasets"].items()
         for regularizer, lams in regularizers.items()
         for lam in lams
-        for seed in grid["seeds"]
+        for seed in (grid["seeds"][:1] if regularizer in networks else grid["seeds"])
     ]
+
+
+def imported(table: pd.DataFrame) -> pd.Series:
+    """Return which rows are of networks that were trained elsewhere: lam 0 without being plain training."""
+    return (table["lam"] == 0) & (table["regularizer"] != "none")

@@ -186,6 +186,20 @@ class Regularizer(Part):
         return _sorted(self.model_extra)
 
 
+class Network(Part):
+    """A network that was trained elsewhere: a cell with lam 0, at the first seed."""
+
+    checkpoint: str
+    """File with its state dict: `.safetensors`, or as `torch.save` writes it."""
+    architecture: str
+    """What makes the network: as in `model`, or `package.module:function` of an installed package, which
+    gets the options alone."""
+    options: dict[str, Any] = {}
+    """Keywords of what makes it."""
+    dataset: str
+    """Data set that it classifies."""
+
+
 class FixedAttack(Part):
     """An attack without options; those of AutoAttack have their standard budgets."""
 
@@ -394,6 +408,8 @@ class Config(Part):
         dict[Name, Regularizer], Field(min_length=1), AfterValidator(_baseline_first)
     ]
     """Regularizers compared, by the name that stands in paths and legends."""
+    networks: dict[Name, Network] = {}
+    """Networks of your own that are attacked and measured beside those that are trained, by name."""
     evaluation: Evaluation
     """What every cell is attacked with."""
     selection: Selection | None = None
@@ -427,6 +443,8 @@ class Config(Part):
 
     def lam(self, regularizer: str, text: str) -> float:
         """Return the penalty strength that a text in a path names."""
+        if regularizer in self.networks:
+            return 0.0
         beside = [lams for _, name, lams in self.side_lams if name == regularizer]
         trained = [self.regularizers[regularizer].lams(dataset) for dataset in self.datasets]
         every = [lam for lams in (*trained, *beside) for lam in lams]
@@ -436,8 +454,19 @@ class Config(Part):
         """Return the names of the regularizers that are trained on a data set."""
         return [name for name, entry in self.regularizers.items() if entry.lams(dataset)]
 
+    def evaluated_on(self, dataset: str) -> list[str]:
+        """Return the names of the regularizers that are trained on a data set, then those of networks."""
+        networks = [name for name, entry in self.networks.items() if entry.dataset == dataset]
+        return self.trained_on(dataset) + networks
+
+    def seeds_of(self, name: str) -> list[int]:
+        """Return the seeds of a regularizer, or of a network, which has the first one alone."""
+        return self.seeds[:1] if name in self.networks else self.seeds
+
     def lam_texts(self, regularizer: str, dataset: str) -> dict[str, float]:
-        """Return every lam of a regularizer under the text that stands for it in paths."""
+        """Return every lam of a regularizer, or of a network, under the text for it in paths."""
+        if regularizer in self.networks:
+            return {"0": 0.0}
         return {f"{lam:g}": lam for lam in self.regularizers[regularizer].lams(dataset)}
 
     def training_of(self, regularizer: str) -> dict[str, Any]:
@@ -472,7 +501,8 @@ class Config(Part):
 
     def result_settings(self) -> dict[str, Any]:
         """Return the configuration without what changes no result."""
-        return _sorted(self.model_dump(exclude={"mirror", "device"}, exclude_none=True))
+        left_out = {"mirror", "device"} | (set() if self.networks else {"networks"})
+        return _sorted(self.model_dump(exclude=left_out, exclude_none=True))
 
 
 def read_config(mapping: dict[str, Any], *, check_plugins: bool = True) -> Config:
@@ -568,6 +598,18 @@ def _inconsistencies(config: Config) -> Iterator[str]:
         )
     for name, entry in config.regularizers.items():
         yield from _regularizer_inconsistencies(config, name, entry)
+    for name, entry in config.networks.items():
+        if name in [*config.regularizers, "control"]:
+            yield (
+                f"networks.{name}: this name is that of a regularizer or of the masking checks' control; "
+                "choose another"
+            )
+        if entry.dataset not in config.datasets:
+            remedy = f"; `{name}: null` leaves the network out"
+            yield (
+                f"networks.{name}.dataset: got {entry.dataset!r}, expected a name of datasets: "
+                f"{', '.join(config.datasets)}{closest(entry.dataset, config.datasets) or remedy}"
+            )
 
     for section in ("evaluation", "stronger_attacks"):
         seen = set()
@@ -722,6 +764,7 @@ def _plugin_problems(config: Config) -> Iterator[str]:
             )
         yield from _radius_problems(config, name, dataset.image_shape)
         yield from _model_problems("model", config.model, dataset.image_shape, classes)
+        yield from _network_problems(config, name, dataset.image_shape, classes)
     if config.certificate:
         # Whether there is a certificate depends on the layers, and for one pixel it is found at once.
         where, settings = "certificate.model", config.certificate.model
@@ -809,6 +852,21 @@ def _model_problems(
         yield f"{where}.{error}"
     except Exception as error:  # whatever a user's network raises
         yield f"{where}: {str(error).removeprefix('certificate: ')}"
+
+
+def _network_problems(
+    config: Config, dataset: str, image_shape: Sequence[int], classes: int
+) -> Iterator[str]:
+    """Yield which networks of one's own cannot be had."""
+    for name in set(config.evaluated_on(dataset)) & set(config.networks):
+        from input_hessian.experiment.checkpoints import load_checkpoint  # imports the attacks
+
+        entry = config.networks[name]
+        settings = {"architecture": entry.architecture, "image_shape": image_shape}
+        try:
+            load_checkpoint(entry.checkpoint, **settings, classes=classes, options=entry.options)
+        except UserError as error:
+            yield f"networks.{name}: {error}"
 
 
 def json_schema() -> dict[str, Any]:

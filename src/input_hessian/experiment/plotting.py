@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from input_hessian.experiment.cells import imported
 from input_hessian.experiment.table_text import dataset_title
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def by_lam(table: pd.DataFrame) -> dict[str, Any]:
 
     plain = table["regularizer"] == "none"
     table["λ"] = table["lam"].map("λ = {:g}".format).where(~plain, "no penalty")
+    table["λ"] = table["λ"].where(~imported(table), "trained elsewhere")
     lams = list(dict.fromkeys(table[~plain].sort_values("lam")["λ"]))
     names = ["no penalty"] * bool(plain.any()) + lams
     colours = dict(zip(lams, sns.color_palette("flare", len(lams)), strict=True))
@@ -107,8 +109,8 @@ def by_lam(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def with_lam(name: str, lam: float) -> str:
-    """Return a regularizer's name with its penalty strength; plain training has none."""
-    return name if name == "none" else f"{name}, λ = {lam:g}"
+    """Return a regularizer's name with its penalty strength; without a penalty, there is none."""
+    return f"{name}, λ = {lam:g}" if lam else name
 
 
 def of_seeds(count: int) -> str:

@@ -23,7 +23,7 @@ def config_sha256(config: Mapping[str, Any]) -> str:
 
 def grid_cells(config: Mapping[str, Any]) -> set[tuple[str, str, float, int]]:
     """Return dataset, regularizer, lam and seed of every cell of a recorded configuration."""
-    return {
+    trained = {
         (dataset, name, float(lam), seed)
         for dataset in config["datasets"]
         for name, entry in config["regularizers"].items()
@@ -32,6 +32,8 @@ def grid_cells(config: Mapping[str, Any]) -> set[tuple[str, str, float, int]]:
         )
         for seed in config["seeds"]
     }
+    networks = config.get("networks", {}).items()
+    return trained | {(entry["dataset"], name, 0.0, config["seeds"][0]) for name, entry in networks}
 
 
 def problems(folder: Path) -> list[str]:

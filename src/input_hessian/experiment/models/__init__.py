@@ -8,6 +8,7 @@ anywhere else.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from torch import nn
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.plugins import load_plugin
+
+FOREIGN = "a network of your own is read by load_checkpoint, see docs/own-network.md"
 
 
 class ModelFileError(UserError):
@@ -52,40 +55,68 @@ def build(
     """Return a freshly initialised network (PyTorch's default initialisation, global generator).
 
     Args:
-        architecture: a file of this package, or the path of one's own; its ``build`` makes the
-            network.
+        architecture: a file of this package, or the path of one's own, whose ``build`` makes the
+            network of image shape, classes and options; or ``package.module:function``, which makes
+            it of the options alone.
         image_shape: ``(channels, height, width)`` in pixels.
         classes: number of logits.
-        options: keywords of that ``build``.
+        options: keywords of that function.
 
     Raises:
         UserError: for an unknown architecture, or options that do not fit it.
     """
-    module = load_plugin("architecture", architecture)
-    make = getattr(module, "build", None)
-    if make is None:
-        raise UserError(f"architecture: expected a function build in {module.__file__}, found none")
+    if ":" in architecture:
+        make, arguments = installed_function(architecture), ()
+    else:
+        module, arguments = load_plugin("architecture", architecture), (tuple(image_shape), classes)
+        make = getattr(module, "build", None)
+        if make is None:
+            raise UserError(
+                f"architecture: expected a function build in {module.__file__}, found none"
+            )
     try:
-        inspect.signature(make).bind(tuple(image_shape), classes, **options)
+        inspect.signature(make).bind(*arguments, **options)
     except TypeError as error:
-        allowed = list(inspect.signature(make).parameters)[2:]
+        allowed = list(inspect.signature(make).parameters)[len(arguments) :]
         raise UserError(
             f"model: {error}; {architecture} takes the options {', '.join(allowed)}"
         ) from None
-    return make(tuple(image_shape), classes, **options)
+    return make(*arguments, **options)
+
+
+def installed_function(name: str) -> Callable[..., nn.Module]:
+    """Return the function of an installed package that ``package.module:function`` names.
+
+    Raises:
+        UserError: if the module cannot be imported, or has no such function.
+    """
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except Exception as error:  # whatever the import of foreign code raises
+        raise UserError(
+            f"architecture: expected package.module:function of an installed package, got {name!r} "
+            f"({error})"
+        ) from None
 
 
 def save_model(
-    model: nn.Module, settings: dict[str, Any], path: str | Path, status: str = "finished"
+    model: nn.Module,
+    settings: dict[str, Any],
+    path: str | Path,
+    status: str = "finished",
+    **metadata: str,
 ) -> None:
-    """Write parameters, keywords of :func:`build` and training status to one safetensors file."""
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    """Write parameters, keywords of :func:`build` and training status to one safetensors file.
+
+    Other ``metadata`` is not read again; it makes files differ.
+    """
+    state = {  # copies, as layers may share a parameter
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in model.state_dict().items()
     }
-    content = save(
-        state, metadata={"model": json.dumps({**settings, "status": status}, sort_keys=True)}
-    )
-    write_atomically(path, content)
+    description = json.dumps({**settings, "status": status}, sort_keys=True)
+    write_atomically(path, save(state, metadata={"model": description, **metadata}))
 
 
 def read_settings(path: str | Path) -> tuple[dict[str, Any], str]:
@@ -122,9 +153,16 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             settings = json.loads(file.metadata()["model"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         settings["status"]
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such file; run snakemake to make it") from None
+    except (OSError, SafetensorError) as error:
         raise ModelFileError(
-            f"{path}: expected a model written by this pipeline ({error}); delete it and run "
-            "snakemake again"
+            f"{path}: expected a model written by this pipeline ({error}); if it is one, it is damaged: "
+            f"delete it and run snakemake again; {FOREIGN}"
         ) from error
+    except (KeyError, TypeError):
+        raise ModelFileError(
+            f"{path}: expected a model written by this pipeline, got a file without its settings; "
+            f"{FOREIGN}"
+        ) from None
     return settings, state
