@@ -7,7 +7,9 @@ import sys
 import pytest
 import yaml
 from helpers.repository import ROOT
+from safetensors.torch import save_file
 from snakemake.utils import update_config
+from torch import nn
 
 from input_hessian.experiment.config import read_config
 from input_hessian.experiment.tables import read_table
@@ -103,6 +105,8 @@ def own_files(folder):
     for name, source in zip(names, sources, strict=True):
         (folder / name).write_text(source)
     (folder / "my_data.py").write_text(OWN_DATA)
+    shallow = nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.Softplus(10), nn.Linear(64, 10))
+    save_file(shallow.state_dict(), folder / "mine.safetensors")
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("yaml"))

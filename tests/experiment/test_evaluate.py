@@ -1,14 +1,23 @@
 """Any network under the pipeline's attacks: the same numbers as those of its scripts."""
 
+import json
+from dataclasses import asdict
+
+import attack
+import collect
+import pandas as pd
 import pytest
 import torch
 import yaml
 from helpers.repository import ROOT
 from torch import nn
 
+from input_hessian.experiment import datasets
 from input_hessian.experiment.attacks import AttackSettings, run_attack
+from input_hessian.experiment.data import evaluation_images
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.evaluate import ATTACKS, evaluate
+from input_hessian.experiment.models import build, load_model, save_model
 
 RADII = {"linf": [0.02, 0.1], "l2": [0.1, 0.4]}
 QUICK = [attack for attack in ATTACKS if not attack.attack.startswith("apgd")]
@@ -44,10 +53,67 @@ def test_accuracies_are_those_of_the_attacks(attacked):
     ).all()
 
 
+def test_the_numbers_are_those_of_the_workflow(tmp_path):
+    """Of its scripts, from the model's file to the table: all attacks, its images, its seed."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (60, 3, 5, 5), dtype=torch.uint8, generator=generator)
+    made = {"architecture": "mlp", "width": 8, "image_shape": [3, 5, 5], "classes": 5}
+    torch.manual_seed(0)
+    network, folder = build(**made), tmp_path / "toy/none/lam~0/seed~3"
+    with torch.no_grad():
+        logits = network(images.float() / 255)
+        network[-1].bias -= logits.mean(0)  # no class wins everywhere
+    labels = (logits - logits.mean(0)).argmax(1)
+    labels[::7] = (labels[::7] + 1) % 5
+    data = {"test_images": images, "test_labels": labels, "test_index": torch.arange(60)}
+    provenance = {"class_names": list("abcde"), "sha256": datasets.checksums(data)}
+    datasets.save(data, tmp_path / "toy.safetensors", provenance)
+    save_model(network, made, folder / "model.safetensors")
+
+    cell = {"dataset": "toy", "regularizer": "none", "lam": 0.0, "seed": 3}
+    headline = {norm: radii[-1:] for norm, radii in RADII.items()}
+    attack.main(
+        data=tmp_path / "toy.safetensors",
+        model=folder / "model.safetensors",
+        settings={"cell": cell, "images": 40, "epsilons": RADII, "headline": headline}
+        | {"attacks": [asdict(settings) for settings in ATTACKS]},
+        device="cpu",
+        threads=1,
+        images=folder / "images.parquet",
+        perturbations=folder / "perturbations.parquet",
+        evaluation=folder / "evaluation.json",
+        examples=folder / "examples.safetensors",
+    )
+    (folder / "training.json").write_text(json.dumps(cell | {"settings": {}}))
+    (folder / "curve.csv").write_text(",".join(collect.CURVE) + "\n")
+    grid = {"results": str(tmp_path), "datasets": {"toy": {"none": ["0"]}}, "seeds": [3]}
+    tables = {name: tmp_path / f"{name}.csv" for name in ("cells", "groups", "curves")}
+    collect.main([], settings={"grid": grid}, robustness=tmp_path / "robustness.csv", **tables)
+    theirs = pd.read_csv(tmp_path / "robustness.csv", keep_default_na=False).drop(columns=[*cell])
+
+    network, _ = load_model(folder / "model.safetensors")
+    chosen = evaluation_images(tmp_path / "toy.safetensors", 40)
+    ours = evaluate(network, chosen.images, chosen.labels, epsilons=RADII, seed=3)
+    key = ["attack", "norm", "epsilon"]
+    pd.testing.assert_frame_equal(
+        *(table.set_index(key).sort_index() for table in (ours, theirs)), rtol=1e-12
+    )
+    assert ours["robust"].nunique() > 5
+
+
+def test_a_network_in_training_mode_is_attacked_in_evaluation_mode(attacked):
+    model, images, labels = attacked
+    dropping = nn.Sequential(nn.Dropout(0.5), model).train()
+    fgsm = [AttackSettings("fgsm", "linf")]
+    table = evaluate(dropping, images, labels, epsilons=RADII, attacks=fgsm)
+    pd.testing.assert_frame_equal(table, evaluate(*attacked, epsilons=RADII, attacks=fgsm))
+    assert dropping.training
+
+
 def test_the_attacks_are_those_of_the_full_experiment():
     listed = yaml.safe_load((ROOT / "config.yaml").read_text())["evaluation"]["attacks"]
-    assert [(a.attack, a.norm, a.steps) for a in ATTACKS] == [
-        (a["attack"], a["norm"], a.get("steps", 1)) for a in listed
+    assert [(a.attack, a.norm, a.steps, a.radii) for a in ATTACKS] == [
+        (a["attack"], a["norm"], a.get("steps", 1), a.get("radii")) for a in listed
     ]
 
 
@@ -65,6 +131,8 @@ def test_what_is_wrong_with_the_input_is_one_sentence(attacked):
         ((model, images.double(), labels), "images: expected the dtype of the network"),
         ((nn.Sequential(model, nn.Softmax(1)), images, labels), "model: expected logits, got prob"),
         ((model, images, labels + 9), "labels: expected 0 to 4"),
+        ((model, images, labels.int()), "labels: .*int64 of shape .60,., got torch.int32"),
+        ((model, images[:, :, 1:], labels), r"cannot evaluate a batch of shape \(60, 1, 5, 6\)"),
     ):
         with pytest.raises((UserError, ValueError), match=message):
             evaluate(*change, epsilons=RADII, attacks=fgsm)
