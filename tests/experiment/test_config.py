@@ -8,6 +8,7 @@ import sys
 
 import jsonschema
 import pytest
+import torch
 import yaml
 from helpers.repository import ROOT
 from pydantic import TypeAdapter
@@ -18,6 +19,7 @@ from input_hessian.experiment import attacks
 from input_hessian.experiment import config as module
 from input_hessian.experiment.config import json_schema, read_config
 from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.models import build
 from input_hessian.experiment.penalty import build_penalty
 from input_hessian.experiment.plugins import PACKAGES
 
@@ -869,6 +871,31 @@ def test_network_and_data_in_files_of_ones_own(tmp_path, monkeypatch):
     assert config.model == {"architecture": "linear.py"}
     (line,) = problems(EVERY_PENALTY, data, model, few, "model: {width: 3}")
     assert "model: unknown key 'width'; allowed are architecture, bias" in line
+
+
+def test_networks_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = {"architecture": "mlp", "width": 3, "image_shape": (1, 28, 28), "classes": 10}
+    torch.save(build(**made).state_dict(), "mine.pt")
+    network = "networks: {mine: {checkpoint: mine.pt, architecture: mlp, dataset: mnist}}"
+    wide = "networks: {mine: {options: {width: 3}}}"
+    config = read_config(merged(network, wide, "seeds: [4, 5]"))
+    assert config.evaluated_on("mnist") == [*config.trained_on("mnist"), "mine"]
+    assert config.evaluated_on("fashion_mnist") == config.trained_on("fashion_mnist")
+    assert (config.seeds_of("mine"), config.seeds_of("none")) == ([4], [4, 5])
+    assert (config.lam_texts("mine", "mnist"), config.lam("mine", "0")) == ({"0": 0.0}, 0.0)
+    assert config.result_settings()["networks"]["mine"]["options"] == {"width": 3}
+    assert "networks" not in read_config(merged(), check_plugins=False).result_settings()
+    (line,) = problems(network)
+    assert "  - networks.mine: mine.pt: expected 1.weight of shape (256, 784)" in line
+    (line,) = problems(network, wide, "networks: {mine: {dataset: digits}}")
+    assert "networks.mine.dataset: got 'digits', expected a name of datasets: mnist, " in line
+    (line,) = problems(network, wide, "networks: {mine: {checkpoint: null}}")
+    assert "networks.mine: missing checkpoint" in line
+    (line,) = problems(network, wide, "comparison: {families: {mine: [mine]}}")
+    assert "comparison.families.mine[0]: got 'mine', expected a name of regularizers" in line
+    (line,) = problems(network.replace("{mine:", "{none:"), wide.replace("mine", "none"))
+    assert "networks.none: this name is that of a regularizer" in line
 
 
 def test_single_values_of_the_command_line():

@@ -218,6 +218,19 @@ def test_what_is_not_the_penalty_of_the_claims_says_nothing_about_them():
     assert table["evidence"][2] == "Nothing to compare."
 
 
+def test_networks_from_elsewhere_change_no_verdict():
+    norms = {
+        f"{of}_norm_{kind}": 1.0 for of in ("hessian", "gradient") for kind in ("mean", "median")
+    }
+    radius = curvature([("hessian", 1.0, 0, 0.99, 0.8)]).assign(**norms)
+    mine = curvature([("mine", 0.0, 0, 0.1, -0.5)]).assign(**norms)
+    others = cells("finished", "diverged").assign(regularizer="mine", lam=0.0)
+    alone = judge(cells("finished"), curvature=radius)
+    beside = judge(pd.concat([cells("finished"), others]), curvature=pd.concat([radius, mine]))
+    pd.testing.assert_frame_equal(alone, beside)
+    assert alone["verdict"][1] == "holds"
+
+
 def test_radii_of_images_that_nothing_broke_are_not_judged():
     rows = curvature([("hessian", 1.0, 0, float("nan"), float("nan"))])
     assert claims.bounds(rows) == ("not tested", "No image was classified correctly and broken.")

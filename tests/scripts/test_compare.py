@@ -432,3 +432,13 @@ def test_the_notebook_computes_every_contrast_again(tmp_path):
         other[column] += 1e-5
         with pytest.raises(AssertionError, match="Not equal to tolerance"):
             exec(cell.source, known | {"comparison": other})
+
+
+def test_a_network_from_elsewhere_is_on_no_curve(tmp_path):
+    selection = read_table(Experiment(tmp_path).folder / "selection.csv")
+    mine = selection[selection["regularizer"] == "none"].assign(regularizer="mine")
+    mine = mine.assign(validation_linf=0.99, validation_l2=0.99)
+    pd.testing.assert_frame_equal(
+        compare.choose(pd.concat([selection, mine]), {"mnist": 2.0}),
+        compare.choose(selection, {"mnist": 2.0}),
+    )

@@ -554,6 +554,13 @@ def test_lines_are_named_and_coloured_by_their_penalty_strength():
     assert brightness == sorted(brightness, reverse=True)  # the stronger, the darker
 
 
+def test_a_network_from_elsewhere_has_no_penalty_strength():
+    table = pd.DataFrame({"regularizer": ["none", "mine", "hessian"], "lam": [0.0, 0.0, 1.0]})
+    names = plotting.by_lam(table)["hue_order"]
+    assert list(table["λ"]) == names == ["no penalty", "trained elsewhere", "λ = 1"]
+    assert plotting.with_lam("mine", 0.0) == "mine"
+
+
 def test_seaborn_draws_the_statistics_of_the_table_and_none_of_its_own():
     table = pd.DataFrame({"epsilon": [0.1, 0.2], "low": [0.2, np.nan], "mean": [0.5, 0.4]})
     table["high"] = [0.6, np.nan]
