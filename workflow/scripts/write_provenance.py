@@ -4,7 +4,6 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,7 +27,7 @@ PACKAGES = [
 RECORDED = ["commit", "python", "torch", "numpy", "device", "processor", "arithmetic", "threads"]
 
 
-def count_records(records: Iterable[dict]) -> list[dict]:
+def count_records(records: list[dict]) -> list[dict]:
     """Return every combination of ``RECORDED`` with its number of cells, the most frequent first."""
     counts = Counter(tuple(record[key] for key in RECORDED) for record in records)
     return [
@@ -131,17 +130,15 @@ def main(
 ) -> None:
     grid, config = settings["grid"], settings["config"]
     folders = cell_folders(grid)
-    training = {folder: read_json(folder / "training.json") for folder in folders}
-    # Those that were trained elsewhere say nothing about the training here.
-    training = {
-        folder: record for folder, record in training.items() if "network" not in record["settings"]
-    }
+    # Of networks that were trained elsewhere, this says nothing.
+    trained = [f for f in folders if f.parts[-3] not in grid.get("networks", [])]
+    training = [read_json(folder / "training.json") for folder in trained]
     evaluation = [read_json(folder / "evaluation.json") for folder in folders]
     (path,) = (path for path in tables if path.name == "cells.csv")
     cells = read_table(path)
     here = environment(torch.device("cpu"), threads=1)
     benchmarks = {
-        "train": [folder / "train.benchmark.tsv" for folder in training],
+        "train": [folder / "train.benchmark.tsv" for folder in trained],
         "evaluate": [folder / "evaluate.benchmark.tsv" for folder in folders],
         "run_stronger_attacks": [file.with_suffix(".benchmark.tsv") for file in stronger],
         "train_certifiable": [file.with_name("train.benchmark.tsv") for file in certificates],
@@ -155,7 +152,7 @@ def main(
         "config_sha256": config_sha256(config),
         "seeds": config["seeds"],
         "cells": cells["status"].value_counts().to_dict(),
-        "trained_by": count_records(training.values()),
+        "trained_by": count_records(training),
         "attacked_by": count_records([cell["evaluated_with"] for cell in evaluation]),
         "written_by": {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
