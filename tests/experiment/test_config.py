@@ -748,7 +748,7 @@ def test_settings_are_plain_and_as_written():
     }
     settings = config.result_settings()
     assert yaml.safe_load(yaml.safe_dump(settings)) == settings
-    assert set(full) - set(settings) == {"device", "mirror"}
+    assert set(full) - set(settings) == {"device", "mirror", "networks"}  # of which there are none
     for name in ("gradient", "adversarial-linf"):
         assert settings["regularizers"][name] == full["regularizers"][name]
 

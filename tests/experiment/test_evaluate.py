@@ -88,7 +88,7 @@ def test_the_numbers_are_those_of_the_workflow(tmp_path):
     (folder / "curve.csv").write_text(",".join(collect.CURVE) + "\n")
     grid = {"results": str(tmp_path), "datasets": {"toy": {"none": ["0"]}}, "seeds": [3]}
     tables = {name: tmp_path / f"{name}.csv" for name in ("cells", "groups", "curves")}
-    collect.main([], settings={"grid": grid}, robustness=tmp_path / "robustness.csv", **tables)
+    collect.main(settings={"grid": grid}, robustness=tmp_path / "robustness.csv", **tables)
     theirs = pd.read_csv(tmp_path / "robustness.csv", keep_default_na=False).drop(columns=[*cell])
 
     network, _ = load_model(folder / "model.safetensors")

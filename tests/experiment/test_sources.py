@@ -69,6 +69,17 @@ def test_chains_packages_and_imports_inside_functions_count(tmp_path):
     }
 
 
+def test_what_only_type_checkers_read_does_not_count(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from input_hessian.estimators import operator_norm\n"
+        "else:\n    from input_hessian.vectors import vector_norm\n"
+    )
+    files = {path.name for path in source_files(script) if path != script}
+    assert files == {"__init__.py", "vectors.py"}
+
+
 def test_every_script_has_parameters_that_the_workflow_understands():
     known = {"Input", "list[Input]", "Output", "Settings", "Untracked", "str", "int", "float"}
     known |= {"list[float]", "list[str]", "Output | None", "list[Output]"}

@@ -3,7 +3,6 @@
 import json
 
 import pandas as pd
-import pytest
 import release_networks
 from helpers import tables
 
@@ -56,7 +55,7 @@ def test_the_card_has_the_numbers_of_the_first_seed(tmp_path):
     text = release(tmp_path)
     attacked = pd.read_csv(tmp_path / "robustness.csv", keep_default_na=False)
     of = attacked.query("dataset == 'digits' and regularizer == 'gradient' and lam == 1")
-    of = of.query("seed == 0 and attack == 'ensemble' and norm == 'l2' and epsilon == 0.5")
+    of = of.query("seed == 0 and attack == 'worst' and norm == 'l2' and epsilon == 0.5")
     (robust,) = (100 * of["robust_accuracy"]).map("{:.1f}".format)
     found = row(text, "digits.gradient.safetensors")
     assert found[:6] == ["`digits.gradient.safetensors`", "1", "0", "abc2", "finished", found[5]]
@@ -77,11 +76,10 @@ def test_a_network_that_diverged_is_said_to(tmp_path):
     assert "none was attacked" in text
 
 
-@pytest.mark.parametrize("attacks", [["pgd", "worst"], ["pgd", "worst", "ensemble"]])
-def test_the_worst_case_is_over_all_attacks_that_there_are(attacks):
+def test_the_card_has_the_worst_case_over_all_attacks():
     trained = tables.cells(seeds=(0,))
-    attacked = tables.robustness(trained, attacks)
-    attacked.loc[attacked["attack"] != attacks[-1], "robust_accuracy"] = 0.9
+    attacked = tables.robustness(trained, ["pgd", "worst"])
+    attacked.loc[attacked["attack"] == "pgd", "robust_accuracy"] = 0.9
     record = trained.iloc[-1].to_dict() | {"file": "a", "commit": "b"}
     found = release_networks.measured(record, trained, attacked, {"l2": [0.5]})
     assert found["l2 0.5"] == "38.3 [28.3, 48.3]"  # (0.7 + 0.2 / 3) / 2, and 0.1 on either side

@@ -1,9 +1,27 @@
 # What leaves this machine. Each is asked for by its name.
 
-NETWORKS = [
-    f"{REPORT}/networks/{dataset}.{name}.safetensors"
+
+def given_away():
+    """Regularizers whose networks are for others: with a comparison, one of each family and the reference."""
+    if not CONFIG.comparison:
+        return list(CONFIG.regularizers)
+    first = [names[0] for names in CONFIG.comparison.families.values()]
+    return ["none", CONFIG.comparison.reference, *first]
+
+
+# Every cell from which a network is chosen, and the networks.
+CANDIDATES = [
+    {"dataset": dataset, "regularizer": name, "lam": lam}
     for dataset in CONFIG.datasets
     for name in CONFIG.trained_on(dataset)
+    if name in given_away()
+    for lam in CONFIG.lam_texts(name, dataset)
+]
+RELEASED = list(
+    dict.fromkeys((cell["dataset"], cell["regularizer"]) for cell in CANDIDATES)
+)
+NETWORKS = [
+    f"{REPORT}/networks/{dataset}.{name}.safetensors" for dataset, name in RELEASED
 ]
 MODEL_CARD = f"{REPORT}/networks/README.md"
 # What the deposit holds of this project: enough to make tables and figures again, and to train.
@@ -34,13 +52,19 @@ rule archive:
 
 if CONFIG.selection:
 
-    # A network per regularizer, for others to attack.
+    # For others to attack.
     rule networks:
         input:
             **code("release_networks"),
             selection=SELECTION,
-            models=first_seed("model.safetensors"),
-            training=first_seed("training.json"),
+            models=[
+                f"{NETWORK}/model.safetensors".format(**cell, seed=SEED)
+                for cell in CANDIDATES
+            ],
+            training=[
+                f"{NETWORK}/training.json".format(**cell, seed=SEED)
+                for cell in CANDIDATES
+            ],
             cells=CELLS,
             robustness=ROBUSTNESS,
         output:
@@ -56,14 +80,11 @@ if CONFIG.selection:
                 {
                     "networks": [
                         {"dataset": dataset, "regularizer": name}
-                        for dataset in CONFIG.datasets
-                        for name in CONFIG.trained_on(dataset)
+                        for dataset, name in RELEASED
                     ],
                     "cells": [
-                        {"dataset": dataset, "regularizer": name, "lam": lam}
-                        for dataset in CONFIG.datasets
-                        for name in CONFIG.trained_on(dataset)
-                        for lam in CONFIG.regularizers[name].lams(dataset)
+                        cell | {"lam": CONFIG.lam(cell["regularizer"], cell["lam"])}
+                        for cell in CANDIDATES
                     ],
                     "headline": HEADLINE,
                 }

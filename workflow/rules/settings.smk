@@ -151,11 +151,6 @@ def first_seed(filename):
     return lambda wildcards: cells(f"{NETWORK}/{filename}", wildcards.dataset, SEED)
 
 
-def first_seed(filename):
-    """This file of all cells of the first seed, in the order of datasets, regularizers and lams."""
-    return cells(f"{NETWORK}/{filename}".replace("{seed}", str(SEED)), each=["lam"])
-
-
 def with_grid(**settings):
     """Settings of a script that reads all cells, given the inputs of the rule."""
     return lambda input: {"grid": grid(input)} | settings

@@ -1,4 +1,4 @@
-"""Copy the network of every regularizer at its selected lam, first seed, with a card that describes them."""
+"""Copy the networks of some regularizers at their selected lam, first seed, with a card that describes them."""
 
 import pandas as pd
 import yaml
@@ -18,7 +18,7 @@ images `[B, channels, height, width]` with pixels in [0, 1] to logits:
 ```python
 from input_hessian.experiment.models import load_model
 
-network, settings = load_model("{file}")
+network, status = load_model("{file}")
 ```
 
 The numbers below were measured on these networks, not on the mean of their seeds."""
@@ -45,9 +45,7 @@ def measured(record: dict, cells: pd.DataFrame, robustness: pd.DataFrame, radii:
     row |= {"commit": record["commit"], "status": record["status"]}
     accuracies = {"clean": (trained["test_accuracy"], trained["test_low"], trained["test_high"])}
     attacked = robustness.merge(cell)
-    # Of all attacks on the selected networks, where there were further ones.
-    worst = attacked[attacked["attack"] == "ensemble"]
-    worst = attacked[attacked["attack"] == "worst"] if worst.empty else worst
+    worst = attacked[attacked["attack"] == "worst"]
     for found in worst[["norm", "epsilon", "robust_accuracy", "low", "high"]].itertuples(False):
         if found.epsilon in radii.get(found.norm, ()):
             accuracies[f"{NORMS[found.norm]} {found.epsilon:g}"] = found[2:]
@@ -71,7 +69,7 @@ def card(records: list[dict], cells: pd.DataFrame, robustness: pd.DataFrame, hea
         of_dataset = [record for record in records if record["dataset"] == dataset]
         rows = [measured(record, cells, robustness, radii) for record in of_dataset]
         attacked = robustness.merge(pd.DataFrame(of_dataset)[CELL])
-        kinds = attacked[~attacked["attack"].isin(["worst", "ensemble"])]
+        kinds = attacked[attacked["attack"] != "worst"]
         attacks = [
             f"{NORMS[norm]}: {', '.join(names.unique())}"
             for norm, names in kinds.groupby("norm", sort=False)["attack"]

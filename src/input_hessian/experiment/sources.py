@@ -64,7 +64,7 @@ def edited() -> list[Path]:
 def _imports(file: Path) -> tuple[Path, ...]:
     """Return the project's files that one file imports, with the packages on the way."""
     modules = set()
-    for node in ast.walk(ast.parse(_code(file))):
+    for node in _executed(ast.parse(_code(file))):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -73,6 +73,17 @@ def _imports(file: Path) -> tuple[Path, ...]:
     roots = [ROOT] if file.is_relative_to(ROOT) else [ROOT, file.parent]
     found = (path for module in modules for root in roots for path in _files(module, root))
     return tuple(dict.fromkeys(found))
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a node and all inside it, without what only type checkers read."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            for other in child.orelse:
+                yield from _executed(other)
+        else:
+            yield from _executed(child)
 
 
 def _code(file: Path) -> str:
