@@ -730,7 +730,8 @@ def test_settings_are_plain_and_as_written():
     assert config.lam_texts("hessian", "mnist") == {"0.3": 0.3, "1": 1, "3": 3, "10": 10}
     assert config.lam_texts("none", "mnist") == {"0": 0}
     assert config.lam_texts("adversarial-linf", "mnist") == {"0.1": 0.1, "0.2": 0.2}
-    assert config.lam_texts("adversarial-linf", "fashion_mnist") == {"0.05": 0.05, "0.1": 0.1}
+    radii = {"0.025": 0.025, "0.05": 0.05, "0.1": 0.1}
+    assert config.lam_texts("adversarial-linf", "fashion_mnist") == radii
     assert config.lam_texts("hessian-paper", "fashion_mnist") == {}
     assert config.lam("adversarial-linf", "0.05") == 0.05  # of the second data set
     assert config.penalty("none", 0.0) == {"penalty": "none", "lam": 0}
@@ -779,7 +780,7 @@ certificate: null
     before = copy.deepcopy(content)
     config = read_config(content, check_plugins=False)
     assert content == before
-    assert config.regularizers["adversarial-linf"].lam == {"fashion_mnist": [0.05, 0.1]}
+    assert config.regularizers["adversarial-linf"].lam == {"fashion_mnist": [0.025, 0.05, 0.1]}
     every = ["taylor", "cure", "jacobian", "trades"]
     assert config.trained_on("digits") == ["none", "hessian", "adversarial-l2", *every]
     assert config.comparison.families == {"mine": ["adversarial-l2"]}
