@@ -581,6 +581,10 @@ CASES = {
         "evaluation: {attacks: [{attack: ddn, norm: l2}, {attack: ddn, norm: l2, steps: 5}]}",
         ["evaluation.attacks[1]: the attack ddn with norm l2 stands above already"],
     ),
+    "stronger attack of a norm that nothing else has": (
+        "evaluation: {attacks: [{attack: ddn, norm: l2}]}",
+        ["stronger_attacks.attacks[0].norm: got 'linf', expected one in which all networks are"],
+    ),
     "stronger attack stated twice": (
         "stronger_attacks: {attacks: [{attack: fab-t, norm: l2}, {attack: fab-t, norm: l2}]}",
         ["stronger_attacks.attacks[1]: the attack fab-t with norm l2 stands above already"],

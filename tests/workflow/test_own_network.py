@@ -70,8 +70,9 @@ CONFIG = {
             {"attack": "ddn", "norm": "l2", "steps": 10},
         ],
     },
-    "selection": {
-        "images": 30,
+    "selection": {"images": 30},
+    "stronger_attacks": {
+        "images": 20,
         "attacks": [{"attack": "square", "norm": "linf", "queries": 20}],
     },
     "masking": {"images": 20, "queries": 20},

@@ -26,7 +26,8 @@ NETWORKS = [
 MODEL_CARD = f"{REPORT}/networks/README.md"
 # What the deposit holds of this project: enough to make tables and figures again, and to train.
 PROJECT = ["CITATION.cff", "LICENSE", "README.md", "Snakefile", "pyproject.toml"]
-PROJECT_FOLDERS = ["config", "docs", "envs", "profiles", "src", "workflow"]
+PROJECT_FOLDERS = ["benchmarks", "config", "docs", "envs", "profiles", "src"]
+PROJECT_FOLDERS += ["tests", "workflow"]
 
 
 # Without the networks, all that tables, figures and notebook are made from.

@@ -203,13 +203,17 @@ def tables_to_read(name):
 
 
 def project_files():
-    """Files of the project that the deposit holds."""
-    below = sorted(
-        path for folder in PROJECT_FOLDERS for path in (CLONE / folder).rglob("*")
-    )
+    """Files of the project that the deposit holds: what Git tracks, in a checkout."""
+    command = ["git", "-C", str(CLONE), "ls-files", *PROJECT_FOLDERS]
+    listed = subprocess.run(command, capture_output=True, text=True)
+    below = [CLONE / line for line in listed.stdout.splitlines()]
+    if listed.returncode:  # an unpacked deposit
+        below = [
+            path for folder in PROJECT_FOLDERS for path in (CLONE / folder).rglob("*")
+        ]
     kept = [
         path
-        for path in below
+        for path in sorted(below)
         if path.is_file()
         and not any(
             part.startswith((".", "__pycache__"))
@@ -225,5 +229,8 @@ def own_files():
     models = [CONFIG.model, *([CONFIG.certificate.model] if CONFIG.certificate else [])]
     architectures = [("architecture", model["architecture"]) for model in models]
     data = [("dataset", CONFIG.dataset_file(name)) for name in CONFIG.datasets]
+    networks = CONFIG.networks.values()
+    architectures += [("architecture", entry.architecture) for entry in networks]
     named = [of for of in [*penalties, *architectures, *data] if of[1].endswith(".py")]
-    return sorted({file for of in named for file in plugin(*of)})
+    checkpoints = {project_file(entry.checkpoint) for entry in networks}
+    return sorted({file for of in named for file in plugin(*of)} | checkpoints)

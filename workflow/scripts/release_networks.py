@@ -43,6 +43,8 @@ def measured(record: dict, cells: pd.DataFrame, robustness: pd.DataFrame, radii:
     (trained,) = cells.merge(cell).to_dict("records")
     row = {"file": f"`{record['file']}`", "λ": f"{record['lam']:g}", "seed": record["seed"]}
     row |= {"commit": record["commit"], "status": record["status"]}
+    if record["status"] != "finished":
+        return row
     accuracies = {"clean": (trained["test_accuracy"], trained["test_low"], trained["test_high"])}
     attacked = robustness.merge(cell)
     worst = attacked[attacked["attack"] == "worst"]

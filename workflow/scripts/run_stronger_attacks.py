@@ -136,7 +136,8 @@ def main(
             matrix, fooled = transfer_examples(networks, chosen, norm, epsilon, seed)
             matrices.append(matrix.assign(dataset=dataset, norm=norm, epsilon=epsilon))
             for name in networks:
-                at = torch.where(fooled[name], epsilon, math.inf).double()
+                at = torch.full(fooled[name].shape, math.inf, dtype=torch.float64)
+                at[fooled[name]] = epsilon  # rounded to float32, it would miss its epsilon
                 broken[name][norm] = torch.minimum(broken[name][norm], at)
         for name in networks:
             add(name, norm, "transfer")

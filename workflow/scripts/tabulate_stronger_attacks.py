@@ -37,6 +37,9 @@ def tabulate(outcomes: pd.DataFrame) -> pd.DataFrame:
     if not tables:
         return pd.DataFrame(columns=[*keys, "attack", "n", "robust", "found"])
     table = pd.concat(tables)
+    # In the order in which they ran, not of their names.
+    order = {attack: place for place, attack in enumerate(outcomes["attack"].unique())}
+    table = table.sort_values("attack", key=lambda names: names.map(order), kind="stable")
     before = table.groupby(keys, sort=False)["robust"].shift()
     table["found"] = (before - table["robust"]).fillna(0).astype(int)
     return table[[*keys, "attack", "n", "robust", "robust_accuracy", "low", "high", "found"]]
@@ -58,7 +61,8 @@ def describe(table: pd.DataFrame, matrix: pd.DataFrame) -> list[Block]:
         names = list(rows["regularizer"].unique())
         square = here.assign(share=share).pivot(index="source", columns="target", values="share")
         square = square.reindex(index=names, columns=names).fillna("")
-        blocks.append(Block(table=square.rename_axis("examples of").reset_index()))
+        title = f"Transfer, {title}"
+        blocks.append(Block(title, table=square.rename_axis("examples of").reset_index()))
     cells = table.groupby([*CELL, "norm", "epsilon"], sort=False)["robust"]
     lost = 100 * (cells.first() - cells.last()) / table["n"].max()
     most = dict(zip(lost.index.names, lost.idxmax(), strict=True))

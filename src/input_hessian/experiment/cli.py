@@ -44,7 +44,7 @@ def evaluate(
             safetensors or as torch.save writes it.
         dataset: mnist, fashion_mnist, digits, ... as snakemake prepares it in the folder data; or the
             path of such a file.
-        architecture: What makes the network: cnn, mlp, a .py file with build(image_shape, classes,
+        architecture: What makes the network: cnn, mlp, resnet, a .py file with build(image_shape, classes,
             **options), or package.module:function of an installed package.
         options: Keywords of what makes the network, as in --options.width 16.
         images: How many test images, a random subset: that of the workflow.

@@ -620,6 +620,13 @@ def _inconsistencies(config: Config) -> Iterator[str]:
                     "stands above already, expected once"
                 )
             seen.add((attack.attack, attack.norm))
+    norms = {attack.norm for attack in config.evaluation.attacks}
+    for i, attack in enumerate(getattr(config.stronger_attacks, "attacks", [])):
+        if attack.norm not in norms:
+            yield (
+                f"stronger_attacks.attacks[{i}].norm: got {attack.norm!r}, expected one in which all "
+                f"networks are attacked: {', '.join(sorted(norms))}"
+            )
     for section in ("stronger_attacks", "masking", "curvature", "path"):
         images = getattr(getattr(config, section), "images", 0)
         if images > config.evaluation.images:
@@ -858,10 +865,11 @@ def _network_problems(
     config: Config, dataset: str, image_shape: Sequence[int], classes: int
 ) -> Iterator[str]:
     """Yield which networks of one's own cannot be had."""
-    for name in set(config.evaluated_on(dataset)) & set(config.networks):
+    for name, entry in config.networks.items():
+        if entry.dataset != dataset:
+            continue
         from input_hessian.experiment.checkpoints import load_checkpoint  # imports the attacks
 
-        entry = config.networks[name]
         settings = {"architecture": entry.architecture, "image_shape": image_shape}
         try:
             load_checkpoint(entry.checkpoint, **settings, classes=classes, options=entry.options)
