@@ -805,7 +805,6 @@ def test_the_order_of_options_changes_nothing():
     for settings in (
         lambda config: config.model,
         lambda config: config.penalty("hessian", 1.0),
-        lambda config: config.result_settings(),
     ):
         first, second = (yaml.safe_dump(settings(config), sort_keys=False) for config in read)
         assert first == second

@@ -1,14 +1,5 @@
 # What leaves this machine. Each is asked for by its name.
 
-
-def given_away():
-    """Regularizers whose networks are for others: with a comparison, one of each family and the reference."""
-    if not CONFIG.comparison:
-        return list(CONFIG.regularizers)
-    first = [names[0] for names in CONFIG.comparison.families.values()]
-    return ["none", CONFIG.comparison.reference, *first]
-
-
 # Every cell from which a network is chosen, and the networks.
 CANDIDATES = [
     {"dataset": dataset, "regularizer": name, "lam": lam}

@@ -151,6 +151,14 @@ def first_seed(filename):
     return lambda wildcards: cells(f"{NETWORK}/{filename}", wildcards.dataset, SEED)
 
 
+def given_away():
+    """Regularizers whose networks are for others: with a comparison, one of each family and the reference."""
+    if not CONFIG.comparison:
+        return list(CONFIG.regularizers)
+    first = [names[0] for names in CONFIG.comparison.families.values()]
+    return ["none", CONFIG.comparison.reference, *first]
+
+
 def with_grid(**settings):
     """Settings of a script that reads all cells, given the inputs of the rule."""
     return lambda input: {"grid": grid(input)} | settings

@@ -174,7 +174,9 @@ def main(
     }
     code = {place(path): path.read_bytes() for path in project}
     # Alone, it is what all files together were for this run.
-    code["config.yaml"] = yaml.safe_dump(provenance["config"], allow_unicode=True).encode()
+    code["config.yaml"] = yaml.safe_dump(
+        provenance["config"], allow_unicode=True, sort_keys=False
+    ).encode()
     described |= {name: content for name, content in code.items() if "/" not in name}
     folders = sorted({f"{name.partition('/')[0]}/" for name in code if "/" in name})
     citation = yaml.safe_load(code["CITATION.cff"])

@@ -501,9 +501,9 @@ class Config(Part):
         return {name: entry.headline.model_dump() for name, entry in self.datasets.items()}
 
     def result_settings(self) -> dict[str, Any]:
-        """Return the configuration without what changes no result."""
+        """Return the configuration without what changes no result, in its order: that of the legends."""
         left_out = {"mirror", "device"} | (set() if self.networks else {"networks"})
-        return _sorted(self.model_dump(exclude=left_out, exclude_none=True))
+        return self.model_dump(exclude=left_out, exclude_none=True)
 
 
 def read_config(mapping: dict[str, Any], *, check_plugins: bool = True) -> Config:
