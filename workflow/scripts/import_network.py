@@ -12,7 +12,7 @@ from input_hessian.experiment.data import class_names, load
 from input_hessian.experiment.devices import configure
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
-from input_hessian.experiment.inference import evaluate
+from input_hessian.experiment.inference import correct
 from input_hessian.experiment.models import save_model
 from input_hessian.experiment.plugins import plugin_file
 from input_hessian.experiment.provenance import environment
@@ -41,10 +41,10 @@ def main(
     }
     try:
         network = load_checkpoint(checkpoint, **made, options=options)
-        check_network(network, images, made["classes"])
+        logits = check_network(network, images, made["classes"])
     except UserError as error:
         raise UserError(f"networks.{settings['cell']['regularizer']}: {error}") from None
-    _, accuracy = evaluate(network, images, labels)
+    accuracy = correct(logits, labels).double().mean().item()
     where = environment(place, threads)
     # The code is part of the file: where it changes, so does what the same parameters compute.
     code = b"".join(path.read_bytes() for path in code_files(architecture))

@@ -101,8 +101,10 @@ def main(
 
     for entry, path, before in zip(settings["cells"], models, earlier, strict=True):
         name = entry["regularizer"]
+        if entry["lam"] != lams[name]:
+            continue
         network, status = load_model(path, place)
-        if entry["lam"] != lams[name] or status != "finished":
+        if status != "finished":
             continue
         print(f"{name}, lam {lams[name]:g}:", flush=True)
         networks[name] = network

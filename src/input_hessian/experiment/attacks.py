@@ -287,6 +287,14 @@ def run_attack(
 def clean_verdicts(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Return which images are classified correctly, bool ``[N]``; none whose logits are not finite.
 
+    Arguments and errors as :func:`clean_logits`.
+    """
+    return correct(clean_logits(model, images, labels), labels.cpu())
+
+
+def clean_logits(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return the logits ``[N, K]``, once images, labels and network are known to be fit for attacks.
+
     Args:
         model: as in :func:`run_attack`.
         images: ``[N, *image]`` in [0, 1], of the network's dtype.
@@ -318,7 +326,7 @@ def clean_verdicts(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
             "model: expected logits, got probabilities, on whose softmax every attack's gradient "
             "vanishes and networks look robust; leave out the softmax at the network's end"
         )
-    return correct(logits, labels)
+    return logits
 
 
 def _checked_epsilons(epsilons: Sequence[float]) -> list[float]:

@@ -10,9 +10,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from input_hessian.experiment.attacks import clean_verdicts
+from input_hessian.experiment.attacks import clean_logits
 from input_hessian.experiment.errors import UserError
-from input_hessian.experiment.inference import predict
 from input_hessian.experiment.models import build
 
 
@@ -65,15 +64,14 @@ def load_checkpoint(
     return model
 
 
-def check_network(model: nn.Module, images: Tensor, classes: int) -> None:
-    """Verify that a network maps images ``[N, *image]`` in [0, 1] to finite logits ``[N, classes]``.
+def check_network(model: nn.Module, images: Tensor, classes: int) -> Tensor:
+    """Return the logits ``[N, classes]`` of images ``[N, *image]`` in [0, 1], if they are finite.
 
     Raises:
         UserError: saying what it does instead.
     """
     try:
-        clean_verdicts(model, images, torch.zeros(len(images), dtype=torch.int64))
-        logits = predict(model, images)
+        logits = clean_logits(model, images, torch.zeros(len(images), dtype=torch.int64))
     except ValueError as error:
         raise UserError(str(error)) from None
     except Exception as error:  # whatever foreign code raises
@@ -87,6 +85,7 @@ def check_network(model: nn.Module, images: Tensor, classes: int) -> None:
         )
     if not logits.isfinite().all():
         raise UserError("model: expected finite logits on images in [0, 1], got NaN or infinity")
+    return logits
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
