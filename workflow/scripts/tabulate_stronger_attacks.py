@@ -70,9 +70,14 @@ def describe(table: pd.DataFrame, matrix: pd.DataFrame) -> list[Block]:
         f"Robust accuracy in percent of the selected networks of seed {table['seed'].max()} on "
         f"{table['n'].max()} of the attacked test images: after the attacks that all networks met, "
         "and after each stronger one, which got what was left. Last, what the adversarial examples of "
-        "the other networks broke beside. They enter no comparison. At most they found "
-        f"{lost.max():.1f} points ({dataset_title(most['dataset'])}, {NORMS[most['norm']]} "
-        f"{most['epsilon']:g}, {most['regularizer']}). The second table of each pair: of the examples "
+        "the other networks broke besides. They enter no comparison. "
+        + (
+            f"At most they found {lost.max():.1f} points ({dataset_title(most['dataset'])}, "
+            f"{NORMS[most['norm']]} {most['epsilon']:g}, {most['regularizer']}). "
+            if lost.max()
+            else "They found nothing. "
+        )
+        + "The second table of each pair: of the examples "
         "with which APGD-CE breaks the network on the left, the percentage that break the one above, "
         "over the images that both classify correctly."
     )
