@@ -22,6 +22,10 @@ _HOME = {
     "OperatorNorm": "estimators",
     "largest_eigenvalue": "estimators",
     "operator_norm": "estimators",
+    "Eigenpairs": "spectrum",
+    "Trace": "spectrum",
+    "top_eigenpairs": "spectrum",
+    "trace": "spectrum",
     "Objective": "penalties",
     "Penalty": "penalties",
     "SampledPenalty": "penalties",
@@ -62,6 +66,10 @@ if TYPE_CHECKING:  # the same for type checkers and editors, which do not run th
     from input_hessian.penalties.taylor import TaylorPenalty as TaylorPenalty
     from input_hessian.penalties.trades import Trades as Trades
     from input_hessian.radius import predicted_radius as predicted_radius
+    from input_hessian.spectrum import Eigenpairs as Eigenpairs
+    from input_hessian.spectrum import Trace as Trace
+    from input_hessian.spectrum import top_eigenpairs as top_eigenpairs
+    from input_hessian.spectrum import trace as trace
 else:
 
     def __getattr__(name: str) -> Any:
