@@ -10,11 +10,12 @@ import cyclopts
 
 from input_hessian.experiment.errors import UserError
 
-# Of config.yaml, and of the demo for the digits.
+# Of config.yaml, of the demo for the digits, and of config/cifar10.yaml.
 EPSILONS = {
     "mnist": {"linf": [0.05, 0.1, 0.15, 0.2], "l2": [0.5, 1, 1.5, 2]},
     "fashion_mnist": {"linf": [0.025, 0.05, 0.075, 0.1], "l2": [0.25, 0.5, 0.75, 1]},
     "digits": {"linf": [0.1, 0.2], "l2": [0.5, 1]},
+    "cifar10": {"linf": [0.00784, 0.01569, 0.03137], "l2": [0.25, 0.5]},
 }
 QUERIES = 1000  # of the masking checks' Square attack, as in config.yaml
 
@@ -36,6 +37,7 @@ def evaluate(
     options: dict[str, int | float | bool | str] | None = None,
     images: int = 200,
     epsilons: dict[str, list[float]] | None = None,
+    seed: int = 0,
 ) -> None:
     """Attack a network and print what it withstands; progress goes to standard error.
 
@@ -50,6 +52,7 @@ def evaluate(
         images: How many test images, a random subset: that of the workflow.
         epsilons: Radii in pixel units of [0, 1], as in --epsilons.linf 0.1 0.2 --epsilons.l2 1; by
             default those of config.yaml.
+        seed: Of the attacks; the workflow takes that of the network.
     """
     data = (
         Path(dataset) if dataset.endswith(".safetensors") else Path(f"data/{dataset}.safetensors")
@@ -69,7 +72,7 @@ def evaluate(
 
     with contextlib.redirect_stdout(sys.stderr):
         text = evaluate_and_describe(
-            checkpoint, data, architecture, options or {}, images, epsilons, QUERIES
+            checkpoint, data, architecture, options or {}, images, epsilons, QUERIES, seed
         )
     print(text)
 

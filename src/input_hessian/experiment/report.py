@@ -28,6 +28,7 @@ def evaluate_and_describe(
     count: int,
     epsilons: Mapping[str, Sequence[float]],
     queries: int,
+    seed: int,
 ) -> str:
     """Attack, measure and check a network on ``count`` test images, as the workflow would.
 
@@ -39,6 +40,7 @@ def evaluate_and_describe(
         count: test images, the workflow's subset.
         epsilons: radii per norm; the largest are the headline radii.
         queries: of the masking checks.
+        seed: of the attacks and the masking checks.
 
     Raises:
         UserError: as the functions called.
@@ -59,7 +61,7 @@ def evaluate_and_describe(
         network, status = load_model(checkpoint, place)
         if status != "finished":
             raise UserError(f"{checkpoint}: the training {status}; there is nothing to evaluate")
-    found = outcomes(network, images, labels, epsilons=epsilons)
+    found = outcomes(network, images, labels, epsilons=epsilons, seed=seed)
     checks = check_masking(
         network,
         images,
@@ -68,7 +70,7 @@ def evaluate_and_describe(
         {attack.norm: attack for attack in ATTACKS if attack.attack == "pgd"},
         {norm: list(radii)[-1:] for norm, radii in epsilons.items()},
         queries=queries,
-        seed=0,
+        seed=seed,
     )
     exact = with_float64(place)
     curvature = pd.concat(
