@@ -4,6 +4,8 @@ import judge_claims as claims
 import pandas as pd
 import pytest
 
+from input_hessian.experiment.tables import CELL
+
 PENALTIES = {"none": "none", "gradient": "gradient", "hessian": "hessian", "pgd": "adversarial"}
 COST = pd.DataFrame(
     [
@@ -15,7 +17,9 @@ COST = pd.DataFrame(
 
 
 def cells(*statuses):
-    table = pd.DataFrame({"regularizer": "hessian", "status": statuses})
+    table = pd.DataFrame(
+        {"regularizer": "hessian", "status": statuses, "seed": range(len(statuses))}
+    )
     return table.assign(dataset="mnist", lam=1.0, test_low=0.9, constant_accuracy=0.11)
 
 
@@ -133,14 +137,20 @@ def test_networks_are_ordered_by_their_norms():
     """Of four groups, the mean norm of H falls as accuracy rises, its median rises, g says nothing."""
     norms = {"hessian_norm_mean": [4.0, 3, 2, 1], "hessian_norm_median": [1.0, 2, 3, 4]}
     norms |= {"gradient_norm_mean": [2.0, 1, 4, 3], "gradient_norm_median": [3.0, 4, 1, 2]}
-    table = pd.DataFrame(norms).assign(dataset="mnist", regularizer="hessian", lam=range(4))
-    found = claims.across_networks(table, groups([0.3, 0.4, 0.5, 0.6]), SETTINGS["epsilons"])
+    # and a fifth group, flat and useless, says nothing
+    norms = {name: [*values, 0.0] for name, values in norms.items()}
+    table = pd.DataFrame(norms).assign(dataset="mnist", regularizer="hessian", lam=range(5), seed=0)
+    trained = table[CELL].assign(test_low=[0.9] * 4 + [0.1], constant_accuracy=0.11)
+
+    def across(*robust):
+        return claims.across_networks(table, groups([*robust]), trained, SETTINGS["epsilons"])
+
+    found = across(0.3, 0.4, 0.5, 0.6, 0.1)
     assert found.keys() == {"mnist"}
     # Spearman's of 2 1 4 3 with 1 2 3 4 is 1 - 6 * 4 / (4 * 15) = 0.6
     assert "mean ‖H‖ -1.00, median ‖H‖ 1.00, mean ‖g‖ 0.60, median ‖g‖ -0.60" in found["mnist"]
     # three points say too little
-    assert claims.across_networks(table, groups([0.3, 0.4, 0.5]), SETTINGS["epsilons"]) == {}
-    assert claims.across_networks(table, groups(), SETTINGS["epsilons"]) == {}
+    assert across(0.3, 0.4, 0.5) == across() == {}
 
 
 @pytest.mark.parametrize(

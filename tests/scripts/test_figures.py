@@ -431,6 +431,22 @@ def test_pareto_draws_curves_from_plain_training_on(drawn):
     assert "n = 40 test images" in title
 
 
+def test_pareto_names_networks_that_learnt_nothing_instead_of_drawing_them(drawn):
+    cells = tables.cells({"none": [0.0], "hessian": [0.1, 1.0]})
+    useless = cells["lam"] == 1.0
+    cells.loc[useless, ["test_accuracy", "test_low"]] = [0.12, 0.09]
+    groups = tables.groups(tables.robustness(cells))
+    figure, title, labels = drawn("pareto", cells=cells, groups=groups)
+    assert "not shown: Digits (8x8) hessian 1" in " ".join(title.split())
+    assert labels == ["none", "hessian"]
+    curve, *_ = hessian_parts(figure.axes[0])
+    assert len(curve) == 1
+    cells["test_low"] = 0.09  # nor did plain training: there, it stays
+    _, title, labels = drawn("pareto", cells=cells, groups=groups)
+    assert labels == ["none"]
+    assert "hessian 0.1, Digits (8x8) hessian 1" in " ".join(title.split())
+
+
 def hessian_parts(axes):
     """Return curve, horizontal and vertical bars, dotted start and last marker of the penalty."""
     colour = plotting.regularizer_styles(["hessian"])["hessian"]["color"]

@@ -24,7 +24,7 @@ from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.statistics import relative_cost, t_interval
 from input_hessian.experiment.table_text import NORMS, dataset_title
-from input_hessian.experiment.tables import read_table
+from input_hessian.experiment.tables import CELL, better_than_guessing, read_table
 
 BOUND = 0.95  # share of images on which a bound must hold to be called one
 
@@ -34,11 +34,6 @@ def verdict(outcomes: list[bool], none: str = "does not hold") -> str:
     if not outcomes:
         return "not tested"
     return "holds" if all(outcomes) else "holds partly" if any(outcomes) else none
-
-
-def better_than_guessing(cells: pd.DataFrame) -> pd.Series:
-    """Return which networks are more accurate than guessing the most frequent class would be."""
-    return cells["test_low"] > cells["constant_accuracy"]
 
 
 def feasible(cells: pd.DataFrame, cost: pd.DataFrame | None, penalties: dict) -> tuple[str, str]:
@@ -143,15 +138,19 @@ def bounds(
 
 
 def across_networks(
-    curvature: pd.DataFrame, groups: pd.DataFrame, epsilons: dict
+    curvature: pd.DataFrame, groups: pd.DataFrame, cells: pd.DataFrame, epsilons: dict
 ) -> dict[str, str]:
     """Return, per dataset, how norms order the networks: rank correlations with robust accuracy.
+
+    Networks that learnt nothing are flat and break all the same; they are left out.
 
     Args:
         curvature: table of collect_curvature.
         groups: that of collect.
+        cells: likewise.
         epsilons: radii per dataset and norm; those of l2 are averaged.
     """
+    learnt = curvature.merge(cells.loc[better_than_guessing(cells), CELL])
     found = {}
     for dataset, radii in epsilons.items():
         worst = groups[
@@ -161,7 +160,7 @@ def across_networks(
             & groups["epsilon"].isin(radii["l2"])
         ]
         robust = worst.groupby(["regularizer", "lam"])["mean"].mean()
-        here = curvature[curvature["dataset"] == dataset].groupby(["regularizer", "lam"])
+        here = learnt[learnt["dataset"] == dataset].groupby(["regularizer", "lam"])
         norms = here[
             [f"{of}_norm_{kind}" for of in ("hessian", "gradient") for kind in ("mean", "median")]
         ]
@@ -170,7 +169,7 @@ def across_networks(
             continue
         rank = table.corr("spearman")["robust"]
         found[dataset] = (
-            f"{dataset_title(dataset)}: over {len(table)} groups of networks, robust accuracy (l2, all "
+            f"{dataset_title(dataset)}: over {len(table)} groups of networks that learnt something, robust accuracy (l2, all "
             f"radii) and the norms, rank correlations: mean ‖H‖ {rank.iloc[0]:.2f}, median ‖H‖ "
             f"{rank.iloc[1]:.2f}, mean ‖g‖ {rank.iloc[2]:.2f}, median ‖g‖ {rank.iloc[3]:.2f}"
         )
@@ -263,7 +262,11 @@ def judge(cells, cost, curvature, path, comparison, groups, settings: dict) -> p
             & ~comparison["dataset"].isin(guessing)
         ]
     contrasts = sum(len(norms) for norms in settings["epsilons"].values())
-    across = None if curvature is None else across_networks(curvature, groups, settings["epsilons"])
+    across = (
+        None
+        if curvature is None
+        else across_networks(curvature, groups, cells, settings["epsilons"])
+    )
 
     def named(penalty: str) -> list[str]:
         return [name for name, kind in penalties.items() if kind == penalty]

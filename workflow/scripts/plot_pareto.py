@@ -5,7 +5,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, Settings, run
-from input_hessian.experiment.tables import read_table
+from input_hessian.experiment.table_text import dataset_title
+from input_hessian.experiment.tables import better_than_guessing, read_table
 
 GROUP = ["dataset", "regularizer", "lam"]
 
@@ -19,7 +20,10 @@ def main(cells: Input, groups: Input, *, settings: Settings, png: Output, pdf: O
     clean = error.groupby(level=GROUP).agg(x_mean="mean", x_low="min", x_high="max")
     if attacked.empty:
         return plotting.nothing_to_draw(png, pdf)
-    table = attacked[attacked["attack"] == "worst"].join(clean, on=GROUP)
+    # Networks that learnt nothing would stretch the axis to errors of 90%.
+    learnt = better_than_guessing(finished).groupby(level=GROUP, sort=False).any()
+    useless = [key for key, any_seed in learnt.items() if not any_seed and key[1] != "none"]
+    table = attacked[attacked["attack"] == "worst"].join(clean.drop(useless), on=GROUP, how="inner")
     styles = plotting.regularizer_styles(trained["regularizer"])
     handles = {}
 
@@ -58,6 +62,9 @@ def main(cells: Input, groups: Input, *, settings: Settings, png: Output, pdf: O
         f"n = {table['images'].max()} test images) against clean error, {plotting.of_seeds(table['seeds'].max())}\n"
         "up and to the left is better; large marker: largest λ"
     )
+    if useless:
+        names = (f"{dataset_title(dataset)} {name} {lam:g}" for dataset, name, lam in useless)
+        title += f"\nlearnt nothing, not shown: {', '.join(names)}"
     plotting.save(
         grid.figure,
         [png, pdf],

@@ -26,6 +26,11 @@ def empty_table(columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(dtype=kinds.get(name, float)) for name in columns})
 
 
+def better_than_guessing(cells: pd.DataFrame) -> pd.Series:
+    """Return which networks are more accurate than guessing the most frequent class would be."""
+    return cells["test_low"] > cells["constant_accuracy"]
+
+
 def broken_at(images: pd.DataFrame) -> pd.Series:
     """Return the smallest epsilon at which any attack broke an image.
 
