@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import yaml
 from helpers.repository import ROOT
@@ -12,6 +13,7 @@ from snakemake.utils import update_config
 from torch import nn
 
 from input_hessian.experiment.config import read_config
+from input_hessian.experiment.table_text import NORMS, dataset_title
 from input_hessian.experiment.tables import read_table
 
 PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", ROOT / "config/README.md"]
@@ -49,33 +51,32 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
 
 
-# Of the finding in README.md: dataset, regularizer, lam and column of the released summary.
-FINDING = {
-    "At 99.0% clean accuracy, 41.7%": ("mnist", "hessian", 0.3, ["clean", "l2 2"]),
-    "and 34.3% with the gradient": ("mnist", "gradient", 1, ["l2 2"]),
-    "69.7% (Hessian, λ = 1)": ("fashion_mnist", "hessian", 1, ["l2 1"]),
-    "69.2% (gradient, λ = 1)": ("fashion_mnist", "gradient", 1, ["l2 1"]),
-    "accuracies of 84.7%": ("fashion_mnist", "hessian", 1, ["clean"]),
-    "and 85.2%": ("fashion_mnist", "gradient", 1, ["clean"]),
-    "53.3% at 99.0% clean": ("mnist", "adversarial-l2", 1, ["l2 2", "clean"]),
-    "56.0%": ("fashion_mnist", "adversarial-l2", 1, ["l∞ 0.1"]),
-    "against 50.3%": ("fashion_mnist", "hessian", 1, ["l∞ 0.1"]),
-}
+def difference(contrast):
+    """A difference with its interval, in points."""
+    values = contrast["difference"], contrast["low"], contrast["high"]
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in values))
 
 
 def test_numbers_of_the_finding_are_those_of_the_released_tables():
-    text = " ".join((ROOT / "README.md").read_text().split())
-    finding = text[text.index("## What was found") : text.index("## Two commands")]
-    summary = read_table(ROOT / "reports/paper/tables/summary.csv")
-    keys = ["dataset", "regularizer", "lam", "measure"]
-    means = summary.set_index(keys)["mean"]
-    checked = 0
-    for words, (dataset, regularizer, lam, measures) in FINDING.items():
-        assert words in finding
-        for number, measure in zip(re.findall(r"(\d+\.\d)%", words), measures, strict=True):
-            assert f"{100 * means[dataset, regularizer, lam, measure]:.1f}" == number, words
-            checked += 1
-    assert checked == len(re.findall(r"\d+\.\d%", finding))
+    tables = ROOT / "reports/paper/tables"
+    tested, others = read_table(tables / "comparison.csv"), read_table(tables / "sensitivity.csv")
+    readme = (ROOT / "README.md").read_text()
+    finding = readme[readme.index("## What was found") : readme.index("## Two commands")]
+    rows = [line for line in finding.splitlines() if re.search(r"\d\.\d \[", line)]
+    tested = tested[tested["family"].notna()]
+    assert len(rows) == len(tested) == 8
+    for row, contrast in zip(rows, tested.to_dict("records"), strict=True):
+        attack, *numbers = (cell.strip() for cell in row.strip("|").split("|"))
+        dataset, norm, rival = re.fullmatch(r"(\S+), (\S+): (\S+)", attack).groups()
+        assert dataset == dataset_title(contrast["dataset"])
+        assert norm == NORMS[contrast["norm"]]
+        assert rival == contrast["regularizer"]
+        same = ["family", "dataset", "norm"]
+        elsewhere = others[(others[same] == pd.Series(contrast)[same]).all(axis=1)]
+        half, twice = elsewhere.sort_values("clean_loss").to_dict("records")
+        clean = f"{100 * contrast['clean_difference']:+.1f}"
+        expected = [clean, difference(contrast), contrast["conclusion"]]
+        assert numbers == [*expected, difference(half), difference(twice)]
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("python"))
@@ -143,7 +144,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "site/configure/index.html").read_text()
     assert "<code>max_clean_loss</code>" in page  # the table of keys
-    assert "41.7" in (tmp_path / "site/results/index.html").read_text()  # a released table
+    assert "hessian minus" in (tmp_path / "site/results/index.html").read_text()  # a released table
     assert (tmp_path / "site/released/pareto.png").exists()
     assert not re.search(r'(src|href)="https?://(fonts|cdn|unpkg)', page)
 

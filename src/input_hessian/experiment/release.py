@@ -54,7 +54,7 @@ def problems(folder: Path) -> list[str]:
     if {"cells.csv", "robustness.csv"} <= tables.keys():
         cells = read_table(folder / "tables/cells.csv")
         listed = list(cells[CELL].itertuples(index=False, name=None))
-        if len(listed) != len(set(listed)) or set(listed) != grid_cells(as_mappings(config)):
+        if len(listed) != len(set(listed)) or set(listed) != grid_cells(config):
             found.append("tables/cells.csv: not the cells of the configuration")
         if cells["status"].value_counts().to_dict() != record["cells"]:
             found.append("tables/cells.csv: other numbers of finished and diverged cells")
@@ -62,18 +62,3 @@ def problems(folder: Path) -> list[str]:
         if set(read_table(folder / "tables/robustness.csv")["n"]) != {images}:
             found.append(f"tables/robustness.csv: not every accuracy is one of {images} images")
     return found
-
-
-def as_mappings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with its datasets and regularizers by name.
-
-    That of the first release lists them; later ones have them so already.
-    """
-    named = dict(config)
-    for key in ("datasets", "regularizers"):
-        if isinstance(named[key], list):
-            named[key] = {
-                entry["name"]: {k: v for k, v in entry.items() if k != "name"}
-                for entry in named[key]
-            }
-    return named
