@@ -1,14 +1,17 @@
 """The released networks have the accuracies and norms of the released tables, recomputed here in part."""
 
+import io
 import json
+import zipfile
 
+import pandas as pd
 import prepare_dataset
 import pytest
 from helpers.repository import ROOT
 
 from input_hessian.experiment import curvature
 from input_hessian.experiment.data import evaluation_images, load
-from input_hessian.experiment.evaluate import ATTACKS, evaluate
+from input_hessian.experiment.evaluate import ATTACKS, outcomes
 from input_hessian.experiment.inference import frozen
 from input_hessian.experiment.tables import CELL, read_table
 from input_hessian.experiment.zoo import load_network, network_names
@@ -16,8 +19,9 @@ from input_hessian.experiment.zoo import load_network, network_names
 RELEASED = ROOT / "reports/paper"
 MIRROR = ROOT.parent / "shared/datasets"
 NETWORKS = network_names(RELEASED / "networks")
+IMAGES = 200
 # An image whose logits are almost equal may fall on the other side on another processor.
-IMAGES = 3
+TIES = 3
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,35 +58,41 @@ def released_rows(table, dataset, regularizer):
     return rows.loc[[network]]
 
 
+def released_outcomes(cell):
+    """What every attack did to every image, from the released archive."""
+    place = "results/paper/{dataset}/{regularizer}/lam~{lam:g}/seed~{seed}/images.parquet"
+    with zipfile.ZipFile(RELEASED / "cells.zip") as archive:
+        return pd.read_parquet(io.BytesIO(archive.read(place.format(**cell))))
+
+
 @pytest.mark.parametrize("regularizer", sorted({name for _, name in NETWORKS}))
 def test_a_released_network_has_the_released_numbers(data, regularizer):
     dataset, path = data
     network = frozen(load_network(dataset, regularizer, RELEASED / "networks"))
 
-    (cell,) = released_rows("cells", dataset, regularizer).to_dict("records")
+    (cell,) = released_rows("cells", dataset, regularizer).reset_index().to_dict("records")
     images, labels, _ = load(path, "test")
     correct = (network(images).argmax(1) == labels).sum().item()
-    assert correct == pytest.approx(len(labels) * cell["test_accuracy"], abs=IMAGES)
+    assert correct == pytest.approx(len(labels) * cell["test_accuracy"], abs=TIES)
 
-    run = configuration()
-    attacked = evaluation_images(path, run["evaluation"]["images"])
-    found = evaluate(
+    # On a part of the images, and by attacks that draw no random numbers: image by image.
+    attacked = evaluation_images(path, IMAGES)
+    found = outcomes(
         network,
         attacked.images,
         attacked.labels,
-        epsilons=run["datasets"][dataset]["epsilons"],
-        attacks=[each for each in ATTACKS if each.attack in ("fgsm", "pgd", "ddn")],
-        seed=run["seeds"][0],
+        epsilons=configuration()["datasets"][dataset]["epsilons"],
+        attacks=[each for each in ATTACKS if each.attack in ("fgsm", "ddn")],
     )
-    keys = ["attack", "norm", "epsilon"]
-    found = found[found["attack"] != "worst"].set_index(keys)["robust"]
-    released = released_rows("robustness", dataset, regularizer).set_index(keys)["robust"]
-    assert len(found) == 4 * 5  # FGSM, PGD in both norms, DDN; four radii and none
-    assert (found - released[found.index]).abs().max() <= IMAGES
+    found["index"] = attacked.index.numpy()[found["index"]]
+    released = released_outcomes(cell)
+    compared = found.merge(released, on=["index", "attack", "norm", "epsilon"])
+    assert len(compared) == len(found) == 2 * 5 * IMAGES  # four radii, and none
+    assert (compared["robust_x"] != compared["robust_y"]).mean() < 0.005
 
     (norms,) = released_rows("curvature", dataset, regularizer).to_dict("records")
     images, labels, _ = evaluation_images(path, norms["n"])
-    (here,) = curvature.measure(network, images, labels)
+    (here,) = curvature.measure(network.double(), images.double(), labels)  # as the workflow
     for norm in ("gradient_norm", "hessian_norm"):
         assert here[norm].mean() == pytest.approx(norms[f"{norm}_mean"], rel=1e-3)
         assert here[norm].median() == pytest.approx(norms[f"{norm}_median"], rel=1e-2)
