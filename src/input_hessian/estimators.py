@@ -389,8 +389,7 @@ def _largest_ritz_pair(basis: Tensor, products: Tensor) -> tuple[Tensor, Tensor,
         basis: ``Q``, ``[B, K, d]``: orthonormal or zero rows.
         products: ``H Q``, ``[B, K, d]``.
     """
-    projected = (products / largest_entry(products.flatten(1))[:, :, None]) @ basis.mT
-    projected = ((projected + projected.mT) / 2).nan_to_num()  # eigh rejects NaN; value shows it
+    projected = _projected(basis, products)
     # A zero row would pass for an eigenvalue 0, the largest where all others are negative.
     absent = (basis == 0).all(2).to(basis.dtype)
     below = torch.linalg.matrix_norm(projected) + 1
@@ -399,6 +398,12 @@ def _largest_ritz_pair(basis: Tensor, products: Tensor) -> tuple[Tensor, Tensor,
     vector, image = ((weights * rows).sum(1) for rows in (basis, products))
     value = (vector * image).sum(1)
     return value, vector, vector_norm(image - value[:, None] * vector)
+
+
+def _projected(basis: Tensor, products: Tensor) -> Tensor:
+    """Return ``Q'H Q`` up to a factor, ``[B, K, K]``; 0 for NaN, which eigh rejects and values show."""
+    projected = (products / largest_entry(products.flatten(1))[:, :, None]) @ basis.mT
+    return ((projected + projected.mT) / 2).nan_to_num()
 
 
 def _result(

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from input_hessian.estimators import _krylov
+from input_hessian.estimators import _krylov, _projected
 from input_hessian.hessian import MatVec, differentiating
-from input_hessian.vectors import largest_entry, vector_norm
+from input_hessian.vectors import vector_norm
 
 
 class Eigenpairs(NamedTuple):
@@ -48,13 +48,8 @@ def top_eigenpairs(matvec: MatVec, start: Tensor, *, k: int, hvps: int) -> Eigen
     """
     if not (isinstance(k, int) and isinstance(hvps, int) and 1 <= k <= hvps):
         raise ValueError(f"k: expected from 1 to hvps eigenpairs, got k={k!r} and hvps={hvps!r}")
-    for found, images, _ in _krylov(matvec, start, hvps):
-        basis, products = found, images
-    projected = (products / largest_entry(products.flatten(1))[:, :, None]) @ basis.mT
-    projected = (
-        (projected + projected.mT) / 2
-    ).nan_to_num()  # eigh rejects NaN; the values show it
-    ritz, weights = torch.linalg.eigh(projected)
+    *_, (basis, products, _) = _krylov(matvec, start, hvps)
+    ritz, weights = torch.linalg.eigh(_projected(basis, products))
     largest = ritz.abs().topk(k, dim=1).indices
     weights = weights.mT.gather(1, largest[:, :, None].expand(-1, -1, hvps))
     vectors, images = weights @ basis, weights @ products

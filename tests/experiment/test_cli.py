@@ -42,7 +42,8 @@ def network(tmp_path, monkeypatch):
 
 
 def test_both_kinds_of_network_get_the_numbers_of_the_library(network, capsys):
-    asked = ["toy", "--images", "20", "--epsilons.linf", "0.02", "0.05", "--seed", "3"]
+    # At these radii, PGD breaks other numbers of images with seed 5 than with 0.
+    asked = ["toy", "--images", "50", "--epsilons.linf", "0.025", "0.04", "--seed", "5"]
     code, ours, _ = run(capsys, "evaluate", "model.safetensors", *asked)
     assert code == 0
     code, theirs, _ = run(
@@ -50,14 +51,15 @@ def test_both_kinds_of_network_get_the_numbers_of_the_library(network, capsys):
     )
     assert code == 0
     assert ours.splitlines()[1:] == theirs.splitlines()[1:]
-    chosen = evaluation_images("data/toy.safetensors", 20)
-    table = evaluate(network, chosen.images, chosen.labels, epsilons={"linf": [0.02, 0.05]}, seed=3)
+    chosen = evaluation_images("data/toy.safetensors", 50)
+    epsilons = {"linf": [0.025, 0.04]}
+    table = evaluate(network, chosen.images, chosen.labels, epsilons=epsilons, seed=5)
     assert "clean: 100.0 [" in ours
     for attack, rows in table[table["epsilon"] > 0].groupby("attack"):
         (line,) = (line for line in ours.splitlines() if line.startswith(f"| {attack} "))
         for row in rows.itertuples():
             assert f"{100 * row.robust_accuracy:.1f} [{100 * row.low:.1f}, " in line
-    assert "converged: 20 of 20" in ours
+    assert "converged: 50 of 50" in ours
     assert "gradient masking: " in ours
 
 
