@@ -1,6 +1,8 @@
 """Networks that were trained elsewhere: what fits is read as it is, what does not is explained."""
 
+import copy
 import importlib.util
+from pathlib import Path
 
 import import_network
 import pytest
@@ -8,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from input_hessian import derivatives
 from input_hessian.experiment.checkpoints import load_checkpoint
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.models import load_model, save_model
@@ -101,3 +104,74 @@ def test_code_of_a_network_is_that_of_its_file_or_module(trained):
     assert path.name == "own.py"
     (path,) = import_network.code_files("torch.nn:Linear")
     assert str(path) == importlib.util.find_spec("torch.nn").origin
+
+
+# ---- exported programs ----------------------------------------------------------------------------
+
+
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(16, 5), nn.GroupNorm(1, 1)
+        self.register_buffer("mean", torch.tensor(0.3))
+
+    def forward(self, images):
+        normed = self.norm(images - self.mean)
+        return self.linear(nn.functional.dropout(normed.flatten(1), training=self.training))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The network, and the folder with it exported in both modes and for batches of 4 alone."""
+    folder = tmp_path_factory.mktemp("exported")
+    torch.manual_seed(0)
+    images = torch.rand(4, 1, 4, 4)
+    any_batch = ({0: torch.export.Dim.DYNAMIC},)
+    model = Dropping()
+    trained = torch.export.export(model, (images,), dynamic_shapes=any_batch)
+    torch.export.save(trained, folder / "training.pt2")
+    model.eval()
+    torch.export.save(torch.export.export(model, (images,)), folder / "four.pt2")
+    program = torch.export.export(model, (images,), dynamic_shapes=any_batch)
+    torch.export.save(program, folder / "mine.pt2")
+    (folder / "text.pt2").write_text("no program")
+    return model, folder
+
+
+def test_exported_program_is_the_network_with_all_its_derivatives(exported, monkeypatch):
+    original, folder = exported
+    monkeypatch.chdir(folder)
+    model = load_checkpoint("mine.pt2", **SHAPE)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    save_model(model, {"architecture": "mine.pt2", **SHAPE}, "model.safetensors")
+    images, labels = torch.rand(7, 1, 4, 4, dtype=torch.float64), torch.arange(7) % 5
+    v = torch.randn_like(images)
+    right = derivatives(copy.deepcopy(original).double(), images, labels)
+    for network in (model, load_model("model.safetensors")[0]):
+        assert torch.equal(network(images.float()), original(images.float()))
+        found = derivatives(network.double(), images, labels)
+        torch.testing.assert_close(found.gradient, right.gradient)
+        torch.testing.assert_close(found.matvec(v), right.matvec(v))
+    assert import_network.code_files("mine.pt2") == [Path("mine.pt2")]
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "message"),
+    [
+        ("nowhere.pt2", {}, "nowhere.pt2: no such file"),
+        ("text.pt2", {}, "text.pt2: expected a program that torch.export.save wrote"),
+        ("training.pt2", {}, r"exported in training mode \(dropout\); export it after model.eval"),
+        ("four.pt2", {}, "cannot evaluate images of shape .1, 1, 4, 4.: .*size.*4"),
+        ("mine.pt2", {"architecture": "mlp"}, "architecture: expected none for an exported pro"),
+        ("mine.pt2", {"options": {"width": 3}}, "'width'; mine.pt2 takes the options none"),
+        ("mine.pt2", {"image_shape": [1, 8, 8]}, "cannot evaluate images of shape"),
+        ("mine.pt2", {"classes": 6}, "model: expected 6 logits, one per class, got 5"),
+        ("mine.pt", {}, r"expected what makes the network of mine.pt, .* \(\*.pt2\) needs none"),
+    ],
+)
+def test_what_is_wrong_with_an_exported_program_is_one_sentence(
+    exported, monkeypatch, name, more, message
+):
+    monkeypatch.chdir(exported[1])
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(name, **SHAPE | more)

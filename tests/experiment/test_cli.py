@@ -41,7 +41,7 @@ def network(tmp_path, monkeypatch):
     return network
 
 
-def test_both_kinds_of_network_get_the_numbers_of_the_library(network, capsys):
+def test_every_kind_of_network_gets_the_numbers_of_the_library(network, capsys):
     # At these radii, PGD breaks other numbers of images with seed 5 than with 0.
     asked = ["toy", "--images", "50", "--epsilons.linf", "0.025", "0.04", "--seed", "5"]
     code, ours, _ = run(capsys, "evaluate", "model.safetensors", *asked)
@@ -50,7 +50,13 @@ def test_both_kinds_of_network_get_the_numbers_of_the_library(network, capsys):
         capsys, "evaluate", "mine.pt", *asked, "--architecture", "mlp", "--options.width", "8"
     )
     assert code == 0
-    assert ours.splitlines()[1:] == theirs.splitlines()[1:]
+    program = torch.export.export(
+        network, (torch.rand(4, 3, 5, 5),), dynamic_shapes={"input": {0: torch.export.Dim.DYNAMIC}}
+    )
+    torch.export.save(program, "mine.pt2")
+    code, exported, _ = run(capsys, "evaluate", "mine.pt2", *asked)
+    assert code == 0
+    assert ours.splitlines()[1:] == theirs.splitlines()[1:] == exported.splitlines()[1:]
     chosen = evaluation_images("data/toy.safetensors", 50)
     epsilons = {"linf": [0.025, 0.04]}
     table = evaluate(network, chosen.images, chosen.labels, epsilons=epsilons, seed=5)

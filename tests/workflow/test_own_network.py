@@ -113,6 +113,9 @@ def write_network(folder):
         F.cross_entropy(model(images[batch]), labels[batch]).backward()
         optimizer.step()
     save_file(model.state_dict(), folder / "mine.safetensors")
+    any_number = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(model.eval(), (images[:4],), dynamic_shapes=any_number)
+    torch.export.save(program, folder / "mine.pt2")
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +206,15 @@ def test_a_checkpoint_that_does_not_fit_ends_the_plan_with_one_line(own):
     assert done.returncode != 0
     assert "networks.mine: mine.safetensors: expected 1.weight of shape (5, 3, 3, 3)" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_an_exported_program_gets_the_verdicts_of_its_network(own):
+    exported = {"checkpoint": "mine.pt2", "dataset": "digits"}
+    write_config(own.path, networks={"mine": NETWORK, "exported": exported})
+    wanted = "results/own/digits/exported/lam~0/seed~0/images.parquet"
+    own.snakemake("--cores", "1", "--configfile", "own.yaml", "--", wanted)
+    write_config(own.path, networks={"mine": NETWORK})
+    theirs = pd.read_parquet(own.path / wanted)
+    ours = pd.read_parquet(own.path / wanted.replace("exported", "mine"))
+    assert set(theirs.pop("regularizer")) == {"exported"}
+    pd.testing.assert_frame_equal(theirs, ours.drop(columns="regularizer"))

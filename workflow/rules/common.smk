@@ -137,8 +137,10 @@ def plugin(kind, name):
 
 
 def factory(architecture):
-    """The same for what makes a network; a function of an installed package is no file of ours."""
-    return [] if ":" in architecture else plugin("architecture", architecture)
+    """The same for what makes a network; an installed package or exported program is no code of ours."""
+    if not architecture or ":" in architecture:
+        return []
+    return plugin("architecture", architecture)
 
 
 # Jobs run by the interpreter of Snakemake, whatever `python` is first on the PATH, except in an

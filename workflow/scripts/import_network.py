@@ -11,6 +11,7 @@ from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.data import class_names, load
 from input_hessian.experiment.devices import configure
 from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.exported import SUFFIX
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.inference import correct
 from input_hessian.experiment.models import save_model
@@ -35,19 +36,21 @@ def main(
     images, labels, _ = load(data, "validation")
     architecture, options = settings["network"]["architecture"], settings["network"]["options"]
     made = {
-        "architecture": architecture,
+        "architecture": architecture or str(checkpoint),
         "image_shape": list(images.shape[1:]),
         "classes": len(class_names(data)),
     }
     try:
-        network = load_checkpoint(checkpoint, **made, options=options)
+        network = load_checkpoint(
+            checkpoint, **made | {"architecture": architecture}, options=options
+        )
         logits = check_network(network, images, made["classes"])
     except UserError as error:
         raise UserError(f"networks.{settings['cell']['regularizer']}: {error}") from None
     accuracy = correct(logits, labels).double().mean().item()
     where = environment(place, threads)
     # The code is part of the file: where it changes, so does what the same parameters compute.
-    code = b"".join(path.read_bytes() for path in code_files(architecture))
+    code = b"".join(path.read_bytes() for path in code_files(made["architecture"]))
     save_model(network, made | options, model, code=sha256(code))
     write_atomically(curve, ",".join(COLUMNS) + "\n")
     record = describe(settings, network, TrainingResult("finished", []), place, where)
@@ -59,6 +62,8 @@ def main(
 
 def code_files(architecture: str) -> list[Path]:
     """Return the files with the code of a network; of an installed package, that of the module."""
+    if architecture.endswith(SUFFIX):
+        return [Path(architecture)]
     module, _, function = architecture.partition(":")
     if function:
         return [Path(importlib.import_module(module).__file__)]

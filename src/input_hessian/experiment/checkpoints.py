@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from input_hessian.experiment.attacks import clean_logits
 from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.exported import SUFFIX
 from input_hessian.experiment.models import build
 
 
 def load_checkpoint(
     path: str | Path,
     *,
-    architecture: str,
+    architecture: str = "",
     image_shape: Sequence[int],
     classes: int,
     options: Mapping[str, Any] | None = None,
@@ -27,8 +28,10 @@ def load_checkpoint(
 
     Args:
         path: a state dict, in a safetensors file (``.safetensors``) or as ``torch.save`` writes it (read
-            with ``weights_only=True``).
-        architecture: what makes the network, as for :func:`input_hessian.experiment.models.build`.
+            with ``weights_only=True``); or an exported program (``.pt2``), as ``torch.export.save``
+            writes it.
+        architecture: what makes the network, as for :func:`input_hessian.experiment.models.build`;
+            nothing for an exported program.
         image_shape: ``(channels, height, width)`` in pixels.
         classes: number of logits.
         options: keywords of what makes the network.
@@ -37,7 +40,15 @@ def load_checkpoint(
         UserError: if the file or what makes the network is missing, or they do not fit each other;
             or as :func:`check_network`, on random images.
     """
-    state = _read_state(Path(path))
+    exported = Path(path).suffix == SUFFIX
+    if exported == bool(architecture):
+        raise UserError(
+            f"architecture: expected none for an exported program, got {architecture}; leave it out"
+            if exported
+            else f"architecture: expected what makes the network of {path}, got nothing; only an "
+            f"exported program (*{SUFFIX}) needs none"
+        )
+    architecture = architecture or str(path)
     settings = {"architecture": architecture, "image_shape": image_shape, "classes": classes}
     options = options or {}
     if taken := sorted({*settings, "status"} & set(options)):
@@ -56,11 +67,15 @@ def load_checkpoint(
             f"architecture: expected {architecture} to make a torch.nn.Module, got a "
             f"{type(model).__name__}"
         )
-    _check_state(path, state, model.state_dict(), architecture)
-    model.load_state_dict(state)
+    if not exported:
+        state = _read_state(Path(path))
+        _check_state(path, state, model.state_dict(), architecture)
+        model.load_state_dict(state)
     model.eval().requires_grad_(False)
     images = torch.rand(4, *image_shape, generator=torch.Generator().manual_seed(0))
     check_network(model, images, classes)
+    if exported:  # a graph may know one number of images alone
+        check_network(model, images[:1], classes)
     return model
 
 

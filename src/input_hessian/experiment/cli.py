@@ -42,8 +42,8 @@ def evaluate(
     """Attack a network and print what it withstands; progress goes to standard error.
 
     Args:
-        checkpoint: A model.safetensors of this pipeline; or with --architecture any state dict, in
-            safetensors or as torch.save writes it.
+        checkpoint: A model.safetensors of this pipeline; with --architecture any state dict, in safetensors
+            or as torch.save writes it; or an exported program (.pt2), as torch.export.save writes it.
         dataset: mnist, fashion_mnist, digits, ... as snakemake prepares it in the folder data; or the
             path of such a file.
         architecture: What makes the network: cnn, mlp, resnet, a .py file with build(image_shape, classes,

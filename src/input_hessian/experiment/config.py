@@ -190,10 +190,10 @@ class Network(Part):
     """A network that was trained elsewhere: a cell with lam 0, at the first seed."""
 
     checkpoint: str
-    """File with its state dict: `.safetensors`, or as `torch.save` writes it."""
-    architecture: str
+    """File with its state dict: `.safetensors`, or as `torch.save` writes it; or an exported program, `.pt2`."""
+    architecture: str = ""
     """What makes the network: as in `model`, or `package.module:function` of an installed package, which
-    gets the options alone."""
+    gets the options alone; left out for an exported program."""
     options: dict[str, Any] = {}
     """Keywords of what makes it."""
     dataset: str

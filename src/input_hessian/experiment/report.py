@@ -14,6 +14,7 @@ from input_hessian.experiment.data import class_names, evaluation_images
 from input_hessian.experiment.devices import configure, with_float64
 from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.evaluate import ATTACKS, outcomes
+from input_hessian.experiment.exported import SUFFIX
 from input_hessian.experiment.masking import Check, check_masking
 from input_hessian.experiment.models import load_model
 from input_hessian.experiment.results import robust_accuracy, worst_case
@@ -33,9 +34,9 @@ def evaluate_and_describe(
     """Attack, measure and check a network on ``count`` test images, as the workflow would.
 
     Args:
-        checkpoint: a model of this pipeline, or with ``architecture`` any state dict.
+        checkpoint: a model of this pipeline, with ``architecture`` any state dict, or an exported program.
         data: prepared data set.
-        architecture: as for :func:`load_checkpoint`; empty for a model of this pipeline.
+        architecture: as for :func:`load_checkpoint`; empty for a model of this pipeline, too.
         options: likewise.
         count: test images, the workflow's subset.
         epsilons: radii per norm; the largest are the headline radii.
@@ -47,7 +48,7 @@ def evaluate_and_describe(
     """
     place = configure("auto", threads=1)  # as the workflow's jobs
     images, labels, _ = evaluation_images(data, count)
-    if architecture:
+    if architecture or checkpoint.suffix == SUFFIX:
         network = load_checkpoint(
             checkpoint,
             architecture=architecture,

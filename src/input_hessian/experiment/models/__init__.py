@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import nn
 
 from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.exported import SUFFIX, load_exported
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.plugins import load_plugin
 
@@ -56,8 +57,8 @@ def build(
 
     Args:
         architecture: a file of this package, or the path of one's own, whose ``build`` makes the
-            network of image shape, classes and options; or ``package.module:function``, which makes
-            it of the options alone.
+            network of image shape, classes and options; ``package.module:function``, which makes it
+            of the options alone; or the path of an exported program (``.pt2``), which takes none.
         image_shape: ``(channels, height, width)`` in pixels.
         classes: number of logits.
         options: keywords of that function.
@@ -65,7 +66,9 @@ def build(
     Raises:
         UserError: for an unknown architecture, or options that do not fit it.
     """
-    if ":" in architecture:
+    if architecture.endswith(SUFFIX):
+        make, arguments = (lambda: load_exported(architecture)), ()
+    elif ":" in architecture:
         make, arguments = installed_function(architecture), ()
     else:
         module, arguments = load_plugin("architecture", architecture), (tuple(image_shape), classes)
@@ -79,7 +82,7 @@ def build(
     except TypeError as error:
         allowed = list(inspect.signature(make).parameters)[len(arguments) :]
         raise UserError(
-            f"model: {error}; {architecture} takes the options {', '.join(allowed)}"
+            f"model: {error}; {architecture} takes the options {', '.join(allowed) or 'none'}"
         ) from None
     return make(*arguments, **options)
 
