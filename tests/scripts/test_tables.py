@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import summarize
 import tabulate_attacks
+import tabulate_certificates
 from helpers import tables
 
 from input_hessian.experiment.blocks import to_markdown
@@ -36,6 +37,35 @@ def test_the_last_column_is_the_worst_case_with_its_interval():
     assert "| worst case " in l2
     assert linf.count(" [") == 3  # of the worst case alone, which is the last column
     assert "| hessian       | 1     | 39.3   | 39.3  | 39.3 [29.3, 49.3] |" in linf
+
+
+def test_robust_accuracy_lies_between_what_is_certified_and_what_the_attack_leaves():
+    images = pd.DataFrame(
+        {
+            "index": [0, 1, 2, 3] * 2,
+            "certified_radius": [0, 0.1, 0.2, 0.3, 0, 0.2, 0.4, 0.6],
+            "distance": [0, 0.2, 0.3, np.inf, 0, 0.5, 0.6, 0.7],
+            "dataset": "digits",
+            "regularizer": "hessian",
+            "lam": 1.0,
+            "seed": [0] * 4 + [1] * 4,
+        }
+    )
+    table = tabulate_certificates.tabulate(images, {"digits": [0.2, 0.5]})
+    found = table.set_index("measure")[["mean", "low", "high", "seeds"]]
+    assert {name: list(row) for name, row in found.T.items()} == {
+        "clean": [0.75, 0.75, 0.75, 2],
+        "median radius": pytest.approx([0.225, 0.15, 0.3, 2]),
+        "certified 0.2": [0.625, 0.5, 0.75, 2],
+        "attacked 0.2": [0.625, 0.5, 0.75, 2],  # at 0.2, an example at that distance has broken it
+        "certified 0.5": [0.125, 0, 0.25, 2],
+        "attacked 0.5": [0.375, 0.25, 0.5, 2],
+    }
+    text = to_markdown(tabulate_certificates.describe(table, 4))
+    assert "on 4 test images, mean of 2 seed(s)" in text
+    assert "| hessian       | 1     | 75.0 [75.0, 75.0] | 0.225 [0.150, 0.300] | 62.5 [50.0" in text
+    nothing = tabulate_certificates.tabulate(images[:0], {"digits": [0.2]})
+    assert to_markdown(tabulate_certificates.describe(nothing, 0)).startswith("Every certifiable")
 
 
 def test_nothing_finished_leaves_empty_tables():

@@ -91,6 +91,18 @@ if CONFIG.stronger_attacks:
             "latex": f"{TABLE}/stronger_attacks.tex",
         },
     }
+if CONFIG.certificate:
+    TABLE_SCRIPTS["tabulate_certificates"] = {
+        "input": {
+            "certificates": [
+                path for name in CONFIG.datasets for path in certificates(name)
+            ],
+        },
+        "output": tables_to_read("certificate"),
+        "settings": {
+            "epsilons": {name: radii["l2"] for name, radii in EPSILONS.items()}
+        },
+    }
 if CONFIG.comparison:
     TABLE_SCRIPTS["compare"] = {
         "input": {
@@ -147,6 +159,7 @@ REPORTED = {
         ("summary.csv", "summary", "summary"),
         ("autoattack.csv", "autoattack", "selected cells, attack by attack"),
         ("stronger_attacks.csv", "stronger_attacks", "stronger attacks"),
+        ("certificate.csv", "certificate_table", "certified accuracy"),
         (
             "comparison.csv",
             "comparison",
