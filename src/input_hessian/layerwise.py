@@ -282,8 +282,46 @@ class Elementwise:
         return result
 
 
+class Pooling(Linear):
+    """Averages over windows."""
+
+    ndim = 4
+
+    def __init__(self, module: nn.Module, backward: Callable):
+        super().__init__(module)
+        self.backward = backward
+
+    def apply(self, t):
+        return self.module(t)
+
+    def transpose(self, c):
+        return self.backward(c, self.input[: len(c)])
+
+
 def _sequence(module: nn.Sequential) -> list:
     return [layer for child in module for layer in layers(child)]
+
+
+def _average_pooling(module: nn.AvgPool2d) -> list:
+    options = (
+        *(
+            module.kernel_size,
+            module.stride or module.kernel_size,
+            module.padding,
+            module.ceil_mode,
+        ),
+        *(module.count_include_pad, module.divisor_override),
+    )
+    pairs = [(n, n) if isinstance(n, int) else n for n in options[:3]]
+
+    def backward(c, h):
+        return torch.ops.aten.avg_pool2d_backward(c, h, *pairs, *options[3:])
+
+    return [Pooling(module, backward)]
+
+
+def _adaptive_average_pooling(module: nn.AdaptiveAvgPool2d) -> list:
+    return [Pooling(module, torch.ops.aten._adaptive_avg_pool2d_backward)]
 
 
 def _fully_connected(module: nn.Linear) -> list | None:
@@ -346,6 +384,38 @@ def _tanh(module: nn.Tanh) -> list:
     return [Elementwise(module, derivatives, lambda c, _, s: torch.ops.aten.tanh_backward(c, s))]
 
 
+def _silu(module: nn.SiLU) -> list | None:
+    def derivatives(a):
+        s = torch.sigmoid(a)
+        slope = s * (1 - s)  # of s; its own is slope (1 - 2 s)
+
+        def second():
+            return slope * (2 + a * (1 - 2 * s))
+
+        def third():
+            return slope * (3 * (1 - 2 * s) + a * (1 - 6 * slope))
+
+        return torch.addcmul(s, a, slope), second, third
+
+    def backward(c, a, _):
+        return torch.ops.aten.silu_backward(c, a)
+
+    return None if module.inplace else [Elementwise(module, derivatives, backward)]
+
+
+def _gelu(module: nn.GELU) -> list | None:
+    def derivatives(a):
+        normal = torch.exp(-a.square() / 2) / math.sqrt(2 * math.pi)  # density of N(0, 1)
+        first = torch.special.ndtr(a).addcmul_(a, normal)
+        return first, lambda: normal * (2 - a.square()), lambda: normal * a * (a.square() - 4)
+
+    def backward(c, a, _):
+        return torch.ops.aten.gelu_backward(c, a)
+
+    exact = module.approximate == "none"
+    return [Elementwise(module, derivatives, backward)] if exact else None
+
+
 def _relu(module: nn.ReLU) -> list | None:
     def derivatives(a):
         zero = torch.zeros_like(a)
@@ -365,6 +435,10 @@ KNOWN: dict[type[nn.Module], Callable] = {
     nn.Softplus: _softplus,
     nn.Tanh: _tanh,
     nn.ReLU: _relu,
+    nn.SiLU: _silu,
+    nn.GELU: _gelu,
+    nn.AvgPool2d: _average_pooling,
+    nn.AdaptiveAvgPool2d: _adaptive_average_pooling,
 }
 # An instance's attribute of such a name changes what the module does (its forward, say).
 _RESERVED = {kind: frozenset(dir(kind)) | {"weight", "bias"} for kind in KNOWN}

@@ -13,7 +13,7 @@ from input_hessian import InputHessian, operator_norm
 from input_hessian.layerwise import LayerwiseHessian
 from input_hessian.vectors import vector_norm
 
-ACTIVATIONS = [lambda: nn.Softplus(10, threshold=1e9), nn.Tanh, nn.ReLU]
+ACTIVATIONS = [lambda: nn.Softplus(10, threshold=1e9), nn.Tanh, nn.ReLU, nn.SiLU, nn.GELU]
 
 
 def batch(shape):
@@ -59,7 +59,9 @@ def assert_same(model, shape):
             assert (actual - expected).abs().max() <= 1e-12 * scale
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=["softplus", "tanh", "relu"])
+@pytest.mark.parametrize(
+    "activation", ACTIVATIONS, ids=["softplus", "tanh", "relu", "silu", "gelu"]
+)
 @pytest.mark.parametrize(
     ("architecture", "shape"),
     [("mlp", (1, 4, 4)), ("cnn", (1, 5, 7)), ("cnn", (3, 8, 8)), ("cnn", (1, 28, 28))],
@@ -130,6 +132,26 @@ def test_convolutions_in_groups(kernel):
         )
         features = model(torch.zeros(1, *shape)).shape[1]
         assert_same(model.append(nn.Linear(features, 4)).double(), shape)
+
+
+POOLS = {
+    "windows apart": nn.AvgPool2d(2),
+    "windows that overlap": nn.AvgPool2d(3, 2, 1),
+    "padding not counted": nn.AvgPool2d((3, 2), 2, (1, 0), count_include_pad=False),
+    "a last window of less": nn.AvgPool2d(2, ceil_mode=True),
+    "another divisor": nn.AvgPool2d(2, divisor_override=3),
+    "adaptive": nn.AdaptiveAvgPool2d((2, 3)),
+    "over everything": nn.AdaptiveAvgPool2d(1),
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_average_pooling_of_every_kind(pool):
+    shape = (1, 9, 7)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.SiLU(), POOLS[pool], nn.Tanh(), nn.Flatten())
+    features = model(torch.zeros(1, *shape)).shape[1]
+    assert_same(model.append(nn.Linear(features, 4)).double(), shape)
 
 
 def first_layer(kind):
@@ -244,6 +266,11 @@ def test_a_network_without_parameters_has_derivatives_too():
 
 def test_unsupported_layers_are_named():
     images, labels, _ = batch((1, 4, 4))
-    for layer in (nn.GELU(), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 3, dilation=2)):
+    for layer in (
+        nn.GELU("tanh"),
+        nn.SiLU(inplace=True),
+        nn.BatchNorm2d(1),
+        nn.Conv2d(1, 1, 3, dilation=2),
+    ):
         with pytest.raises(ValueError, match=f"{type(layer).__name__}.*use InputHessian"):
             LayerwiseHessian(nn.Sequential(layer, nn.Flatten()), images, labels)
