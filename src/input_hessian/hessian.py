@@ -204,12 +204,16 @@ class InputHessian:
 
 def check_batch(images: Tensor, labels: Tensor) -> None:
     """Raise ValueError unless images are float32 or float64 and labels are int64 ``[B]``."""
+    for name, value in (("images", images), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name}: expected a torch.Tensor, got a {type(value).__name__}")
     if images.dtype not in DTYPES:
         raise ValueError(f"images: expected float32 or float64 in [0, 1], got {images.dtype}")
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise ValueError(
             f"labels: expected one class index per image, int64 of shape ({len(images)},), "
-            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+            f"got {labels.dtype} of shape {tuple(labels.shape)} for a batch of images of shape "
+            f"{tuple(images.shape)}"
         )
 
 

@@ -211,6 +211,32 @@ def test_penalties_are_the_same_under_no_grad_and_in_inference_mode(penalty, con
         assert torch.equal(value, right)
 
 
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("penalty", PENALTIES, ids=named)
+def test_every_term_computed_under_no_grad_trains(penalty, context):
+    """Loss, penalty and norms, each on its own: a term without a graph would be left out silently."""
+    model, batch = network(), batch_of(4)
+    gradients = []
+    for inside in (torch.enable_grad, context):
+        with inside():
+            objective = penalty(model, *(field.clone() for field in batch), seeded(0))
+        terms = [objective.penalty, objective.gradient_norm, objective.hessian_norm]
+        terms += [] if isinstance(penalty, AdversarialTraining) else [objective.loss]
+        gradients.append(
+            [
+                torch.autograd.grad(
+                    term.nansum(), list(model.parameters()), retain_graph=True, allow_unused=True
+                )
+                for term in terms
+                if term is not None
+            ]
+        )
+    for expected, found in zip(*gradients, strict=True):
+        for right, value in zip(expected, found, strict=True):
+            assert (value is None) == (right is None)
+            assert value is None or torch.equal(value, right)
+
+
 @pytest.mark.parametrize("penalty", PENALTIES, ids=named)
 def test_penalties_train_on_images_that_inference_mode_made(penalty):
     model, batch, gradients = network(), batch_of(4), []

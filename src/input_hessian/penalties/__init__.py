@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from input_hessian.hessian import LossFunction
+from input_hessian.hessian import LossFunction, differentiating
 
 
 class Objective(NamedTuple):
@@ -121,6 +121,7 @@ class SampledPenalty(Penalty):
         Arguments otherwise as in a call; ``penalty`` is ``[sampled]``, and so are the norms.
         """
 
+    @differentiating
     def __call__(
         self,
         model: nn.Module,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from input_hessian.hessian import checked_logits, usable
+from input_hessian.hessian import checked_logits, differentiating, usable
 from input_hessian.layerwise import derivatives
 from input_hessian.penalties import Objective, Penalty
 from input_hessian.pgd import check_attack, pgd
@@ -44,6 +44,7 @@ class AdversarialTraining(Penalty):
         super().__post_init__()
         check_attack(self.norm, self.steps)
 
+    @differentiating
     def __call__(
         self,
         model: nn.Module,

@@ -18,11 +18,19 @@ class HessianPenalty(SampledPenalty):
         lam: penalty strength, in squared pixel units (squared: pixel units to the fourth, per nat).
         squared: penalise the squared norm.
         estimator: how the norm is estimated.
+
+    Raises:
+        ValueError: for another estimator.
     """
 
     lam: float
     squared: bool = False
     estimator: Estimator = field(default_factory=Estimator)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.estimator, Estimator):
+            raise ValueError(f"estimator: expected an Estimator, got {self.estimator!r}")
 
     def objective(self, model, images, labels, sampled, generator):
         hessian = derivatives(

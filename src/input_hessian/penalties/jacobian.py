@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from input_hessian.hessian import checked_logits, differentiating, losses, usable
+from input_hessian.hessian import checked_logits, losses, usable
 from input_hessian.penalties import Objective, SampledPenalty
 from input_hessian.vectors import random_unit_vectors, vector_norm
 
@@ -36,7 +36,6 @@ class JacobianPenalty(SampledPenalty):
         if self.n_proj < 1:
             raise ValueError(f"n_proj: expected at least 1 projection, got {self.n_proj}")
 
-    @differentiating
     def objective(self, model, images, labels, sampled, generator):
         images, labels = usable(images), usable(labels)
         projected = images[:sampled].requires_grad_()

@@ -20,10 +20,18 @@ class TaylorPenalty(SampledPenalty):
     Args:
         lam: radius of the attack, in pixel units.
         estimator: how the Hessian's norm is estimated.
+
+    Raises:
+        ValueError: for another estimator.
     """
 
     lam: float
     estimator: Estimator = field(default_factory=Estimator)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.estimator, Estimator):
+            raise ValueError(f"estimator: expected an Estimator, got {self.estimator!r}")
 
     def objective(self, model, images, labels, sampled, generator):
         hessian = derivatives(

@@ -45,6 +45,7 @@ class Trades(Penalty):
         if not 0 < self.weight < float("inf"):
             raise ValueError(f"weight: expected a finite number greater than 0, got {self.weight}")
 
+    @differentiating
     def __call__(
         self,
         model: nn.Module,
@@ -56,7 +57,6 @@ class Trades(Penalty):
         logits = checked_logits(model, images, labels)
         loss = F.cross_entropy(logits, labels, reduction="none")
 
-        @differentiating
         def gradient(moved: Tensor) -> Tensor:
             clean, moved = usable(logits), usable(moved).requires_grad_()
             return torch.autograd.grad(_divergence(clean, model(moved)).sum(), moved)[0]
