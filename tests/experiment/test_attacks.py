@@ -14,6 +14,7 @@ from input_hessian.experiment.attacks import (
     perturbation_norm,
     run_attack,
 )
+from input_hessian.experiment.config import DdnAttack, PgdAttack
 from input_hessian.experiment.errors import UserError
 
 FGSM = {norm: AttackSettings("fgsm", norm) for norm in ("linf", "l2")}
@@ -162,14 +163,10 @@ def test_epsilons_must_increase_from_above_zero(linear, epsilons):
         run_attack(*linear, FGSM["l2"], epsilons, seed=0)
 
 
-def test_unknown_attack_or_norm(linear):
-    for settings in (
-        AttackSettings("cw", "l2"),
-        AttackSettings("fgsm", "l1"),
-        AttackSettings("ddn", "linf"),
-    ):
+def test_unknown_attack_or_norm():
+    for attack, norm in (("cw", "l2"), ("fgsm", "l1"), ("ddn", "linf")):
         with pytest.raises(ValueError, match=r"expected one of fgsm, pgd, .* with norm linf or l2"):
-            run_attack(*linear, settings, [0.1], seed=0)
+            AttackSettings(attack, norm)
 
 
 @pytest.fixture(scope="module")
@@ -462,9 +459,23 @@ def test_what_is_wrong_with_images_or_labels_is_said_before_any_attack(
         ({"restarts": 1.5}, "restarts: expected a whole number of at least 1, got 1.5"),
     ],
 )
-def test_budgets_are_whole_numbers(linear, options, message):
+def test_budgets_are_whole_numbers(options, message):
     with pytest.raises(ValueError, match=message):
-        run_attack(*linear, AttackSettings("pgd", "l2", **options), [0.1], seed=0)
+        AttackSettings("pgd", "l2", **options)
+
+
+def test_steps_are_by_default_those_of_a_configuration():
+    for attack, kind in (("pgd", PgdAttack), ("ddn", DdnAttack)):
+        assert AttackSettings(attack, "l2").steps == kind(attack=attack, norm="l2").steps > 1
+
+
+@pytest.mark.parametrize(("norm", "radius", "most"), [("linf", 8, "1"), ("l2", 12, "4")])
+def test_radii_of_grey_levels_are_refused(linear, norm, radius, most):
+    model, images, labels = linear
+    with pytest.raises(
+        ValueError, match=f"epsilons: got {radius}, expected at most {most}, .* 255"
+    ):
+        run_attack(model, images, labels, FGSM[norm], [0.1, radius], seed=0)
 
 
 def test_square_says_which_images_it_needs(linear10):

@@ -45,9 +45,12 @@ def test_latex_prints_what_is_written(text, written):
 
 def test_every_table_is_a_float_with_a_caption_and_rules():
     text = to_latex(BLOCKS, "summary")
-    assert text.startswith("% \\usepackage{booktabs,graphicx}\n\nOf 200 images.\n\n\\begin{table}")
-    assert r"\caption{fashion\_mnist, $\ell_\infty$ 0.1. Accuracy in percent.}" in text
+    assert text.startswith("% \\usepackage{booktabs,graphicx}\n\n\\begin{table}")
+    assert (
+        r"\caption{Of 200 images. fashion\_mnist, $\ell_\infty$ 0.1. Accuracy in percent.}" in text
+    )
     assert re.findall(r"\\label{(.*)}", text) == ["tab:summary-1", "tab:summary-2"]
+    assert to_latex([*BLOCKS, Block(about="None diverged.")], "x").endswith("\n\nNone diverged.\n")
     for kind in ("begin", "end"):
         assert text.count(f"\\{kind}{{table}}") == text.count(f"\\{kind}{{tabular}}") == 2
     for rule in ("toprule", "midrule", "bottomrule"):

@@ -69,7 +69,8 @@ def test_a_function_of_a_package_gets_the_options_alone(trained):
         ({"path": "parallel.pt"}, r"missing: 1.weight.*take 'module\.' off the names"),
         ({"path": "nan.pt"}, "expected finite logits"),
         ({"architecture": "mlp"}, "expected the parameters of mlp; missing: "),
-        ({"architecture": "nothing.py"}, "architecture: expected one of cnn, mlp"),
+        ({"architecture": "nothing.py"}, "architecture: nothing.py: no such file"),
+        ({"architecture": "nothing"}, "architecture: expected one of cnn, mlp"),
         (
             {"architecture": "torch.nn:Lineer"},
             "package.module:function .*'torch.nn:Lineer'.*Lineer",

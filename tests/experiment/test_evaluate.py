@@ -108,6 +108,11 @@ def test_a_network_in_training_mode_is_attacked_in_evaluation_mode(attacked):
     table = evaluate(dropping, images, labels, epsilons=RADII, attacks=fgsm)
     pd.testing.assert_frame_equal(table, evaluate(*attacked, epsilons=RADII, attacks=fgsm))
     assert dropping.training
+    # Without a parameter to train, nothing is copied.
+    alone = nn.Sequential(nn.Dropout(0.5), model).requires_grad_(False).train()
+    alone[1].eval()
+    evaluate(alone, images, labels, epsilons=RADII, attacks=fgsm)
+    assert (alone.training, alone[0].training, alone[1].training) == (True, True, False)
 
 
 def test_the_attacks_are_those_of_the_full_experiment():
@@ -139,3 +144,14 @@ def test_what_is_wrong_with_the_input_is_one_sentence(attacked):
     for epsilons in ({}, {"l2": [0.5]}, {"Linf": [0.1], "linf": [0.1]}):
         with pytest.raises(UserError, match="epsilons: expected linf or l2 with radii"):
             evaluate(*attacked, epsilons=epsilons, attacks=fgsm)
+    for epsilons, message in (
+        ([0.1], r"epsilons: expected radii per norm, .* got \[0.1\]"),
+        ({"linf": 0.1}, "epsilons: expected a list of finite, increasing numbers"),
+        ({"linf": [8]}, "epsilons: got 8, expected at most 1, .* write 0.03137"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate(*attacked, epsilons=epsilons, attacks=fgsm)
+    with pytest.raises(UserError, match=r"attacks: expected a list of AttackSettings, got .*fgsm"):
+        evaluate(*attacked, epsilons=RADII, attacks=[{"attack": "fgsm", "norm": "linf"}])
+    with pytest.raises(UserError, match=r"model: expected a torch\.nn\.Module, got a function"):
+        evaluate(lambda x: model(x), images, labels, epsilons=RADII, attacks=fgsm)

@@ -51,7 +51,7 @@ def test_a_path_is_a_file_of_the_users_own(tmp_path, monkeypatch):
     [
         ("penalty", "hesian", ["penalty", "hessian", "'hesian'"]),
         ("architecture", "../cnn", ["architecture", "cnn, mlp, resnet", "'../cnn'"]),
-        ("dataset", "gone.py", ["dataset", "digits", "'gone.py'"]),
+        ("dataset", "gone.py", ["dataset", "gone.py: no such file"]),
         ("dataset", "_idx", ["dataset", "'_idx'"]),
         ("penalty", "__init__", ["penalty", "'__init__'"]),
     ],

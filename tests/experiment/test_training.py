@@ -61,6 +61,18 @@ def test_learns_a_separable_problem(data):
     assert evaluate(model, *data)[1] == result.curve[-1]["validation_accuracy"]
 
 
+@pytest.mark.parametrize("name", ["loss", "penalty"])
+def test_an_objective_that_is_no_value_per_image_is_refused(data, name):
+    def averaged(model, images, labels, generator):
+        objective = NoPenalty()(model, images, labels)
+        return objective._replace(**{name: getattr(objective, name).mean()})
+
+    with pytest.raises(
+        UserError, match=rf"penalty: expected a {name} of shape \(32,\), .* got \(\)"
+    ):
+        run(data, averaged)
+
+
 def test_same_seed_same_bits_and_other_seed_other_network(data):
     first, again = run(data), run(data)
     assert torch.equal(parameters(first[0]), parameters(again[0]))

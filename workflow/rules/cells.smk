@@ -40,7 +40,9 @@ rule prepare_dataset:
     conda:
         "../../envs/pipeline.yaml"
     resources:
-        mirror=CONFIG.mirror,  # not a param: where the verified files come from changes nothing in them
+        # Not a param: where the verified files come from changes nothing in them. Nothing would vanish
+        # from the shell line.
+        mirror=CONFIG.mirror or "none",
     params:
         dataset=lambda wildcards: CONFIG.dataset_file(wildcards.dataset),
         raw="data/raw/{dataset}",

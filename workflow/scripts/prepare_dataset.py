@@ -11,7 +11,7 @@ from input_hessian.experiment.plugins import load_plugin
 
 def main(dataset: str, *, mirror: Untracked, raw: str, data: Output, provenance: Output) -> None:
     known = load_plugin("dataset", dataset).DATASET
-    served = datasets.fetch(known, Path(raw), [mirror] if mirror else [])
+    served = datasets.fetch(known, Path(raw), [] if mirror == "none" else [mirror])
     for filename, source in served.items():
         print(f"{known.name}/{filename}: md5 verified, from {source}")
     tensors = datasets.prepare(known, Path(raw))

@@ -23,7 +23,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.errors import UserError, beyond_every_image
 from input_hessian.experiment.inference import correct, device_of, frozen, predict
 from input_hessian.hessian import check_batch, check_logits
 from input_hessian.input_gradient import with_cheap_input_gradient
@@ -50,20 +50,35 @@ class AttackSettings:
               Croce & Hein 2020, with its budgets (100 iterations, one start, the nine most likely
               wrong classes as targets, 5000 queries) unless ``restarts`` or ``queries`` say otherwise.
         norm: ``"linf"`` or ``"l2"``, in pixel units.
-        steps: of one PGD run (its step size is ``2.5 * epsilon / steps``, Madry et al. 2018) or of
-            DDN; the other attacks have a fixed budget.
+        steps: of one PGD run (its step size is ``2.5 * epsilon / steps``, Madry et al. 2018), by default
+            40, or of DDN, by default 100; the other attacks have a fixed budget.
         restarts: runs of PGD or APGD from new random starts, on the images still standing.
         queries: of Square, for each image.
         radii: ``"headline"`` where :func:`input_hessian.experiment.evaluation.run_attacks` runs it at
             the headline radii alone.
+
+    Raises:
+        UserError: for an unknown attack or norm, or numbers of steps, restarts or queries below 1.
     """
 
     attack: str
     norm: str
-    steps: int = 1
+    steps: int | None = None
     restarts: int = 1
     queries: int = 5000
     radii: str | None = None
+
+    def __post_init__(self):
+        known = self.attack in ATTACKS and self.norm in (LINF, L2)
+        if not known or (self.attack in MINIMAL_NORM and self.norm != L2):
+            raise UserError(
+                f"attack: expected one of {', '.join(ATTACKS)} with norm linf or l2 (ddn: l2 alone), "
+                f"got {self}"
+            )
+        if self.steps is None:
+            object.__setattr__(self, "steps", STEPS.get(self.attack, 1))
+        for name in ("steps", "restarts", "queries"):
+            check_count(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,7 @@ class AttackRecord:
 
 
 LINF, L2 = "linf", "l2"
+STEPS = {"pgd": 40, "ddn": 100}  # as in a configuration
 # (model, images, labels, epsilon, seed) -> candidates; epsilon is None for a minimal-norm attack.
 Attack = Callable[[nn.Module, Tensor, Tensor, float | None, int], Tensor]
 
@@ -216,23 +232,15 @@ def run_attack(
         batch_size: images attacked at a time.
 
     Raises:
-        UserError: for an unknown attack or norm, numbers of steps, restarts, queries or images below
-            1, epsilons that do not increase from above 0, or a ``broken_at`` that is not float64
-            ``[N]``.
+        UserError: for epsilons that do not increase from above 0 or reach beyond every image, a
+            ``broken_at`` that is not float64 ``[N]``, or a batch size below 1.
         ValueError: as :func:`clean_verdicts`.
         AttackError: if an image comes back outside the ball or outside [0, 1].
     """
-    known = settings.attack in ATTACKS and settings.norm in (LINF, L2)
-    if not known or (settings.attack in MINIMAL_NORM and settings.norm != L2):
-        raise UserError(
-            f"attack: expected one of {', '.join(ATTACKS)} with norm linf or l2 (ddn: l2 alone), "
-            f"got {settings}"
-        )
-    counts = {name: getattr(settings, name) for name in ("steps", "restarts", "queries")}
-    for name, count in (counts | {"batch_size": batch_size}).items():
-        if not (isinstance(count, int) and count >= 1):
-            raise UserError(f"{name}: expected a whole number of at least 1, got {count!r}")
-    epsilons = _checked_epsilons(epsilons)
+    check_count("batch_size", batch_size)
+    epsilons = checked_epsilons(epsilons)
+    if problem := beyond_every_image(settings.norm, epsilons[-1], images.shape[1:]):
+        raise UserError(f"epsilons: {problem}")
     model, images, labels = frozen(model), images.detach().cpu(), labels.detach().cpu()
     correctly = clean_verdicts(model, images, labels)
     found = torch.where(correctly, math.inf, 0.0).double()
@@ -329,7 +337,14 @@ def clean_logits(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return logits
 
 
-def _checked_epsilons(epsilons: Sequence[float]) -> list[float]:
+def check_count(name: str, count: int) -> None:
+    """Raise UserError unless this is a whole number of at least 1."""
+    if not (isinstance(count, int) and count >= 1):
+        raise UserError(f"{name}: expected a whole number of at least 1, got {count!r}")
+
+
+def checked_epsilons(epsilons: Sequence[float]) -> list[float]:
+    """Return radii as numbers; raise UserError unless they increase from above 0."""
     try:
         radii = [float(epsilon) for epsilon in epsilons]
     except (TypeError, ValueError):

@@ -41,7 +41,7 @@ def to_markdown(blocks: Iterable[Block]) -> str:
 
 
 def to_latex(blocks: Iterable[Block], label: str) -> str:
-    r"""Return every table as a float, title and explanation its caption; the rest as paragraphs.
+    r"""Return every table as a float, title and explanation its caption, with the texts before it.
 
     Needs the packages booktabs and graphicx: a table that is wider than the line is scaled down.
 
@@ -49,12 +49,12 @@ def to_latex(blocks: Iterable[Block], label: str) -> str:
         blocks: the parts.
         label: the tables are ``\ref{tab:<label>-1}``, ``\ref{tab:<label>-2}``, ...
     """
-    texts, tables = [r"% \usepackage{booktabs,graphicx}"], 0
+    texts, tables, before = [r"% \usepackage{booktabs,graphicx}"], 0, []
     for block in blocks:
-        caption = latex(". ".join(part.rstrip(".:") for part in (block.title, block.about) if part))
+        before += [part.rstrip(".:") for part in (block.title, block.about) if part]
         if block.table is None:
-            texts.append(f"{caption}.")
             continue
+        caption, before = latex(". ".join(before)), []
         tables += 1
         shown = block.table.map(latex).rename(columns=latex).style.hide(axis="index")
         tabular = shown.to_latex(hrules=True, column_format="l" * block.table.shape[1])
@@ -64,6 +64,8 @@ def to_latex(blocks: Iterable[Block], label: str) -> str:
             "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
             f"{tabular.rstrip()}}}\n\\end{{table}}"
         )
+    if before:
+        texts.append(latex(". ".join(before)) + ".")
     return "\n\n".join(texts) + "\n"
 
 

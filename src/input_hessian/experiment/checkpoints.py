@@ -24,7 +24,7 @@ def load_checkpoint(
     classes: int,
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Return a network with the parameters of a file, for evaluation, once it has passed a check.
+    """Return the network of a file, frozen and in evaluation mode, once it has passed a check.
 
     Args:
         path: a state dict, in a safetensors file (``.safetensors``) or as ``torch.save`` writes it (read
@@ -112,6 +112,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both raise many kinds for what is no checkpoint
         reason = str(error).splitlines()[0]
+        if reason.startswith("Weights only load failed"):
+            reason = "it holds other objects than tensors, a whole network, say"
         raise UserError(
             f"{path}: expected a state dict, written by safetensors or by "
             f"torch.save(model.state_dict(), ...) ({reason})"

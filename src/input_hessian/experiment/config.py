@@ -30,7 +30,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticCustomError, PydanticOmit
 from typing_extensions import TypedDict
 
-from input_hessian.experiment.errors import UserError, closest
+from input_hessian.experiment.errors import UserError, beyond_every_image, closest
 from input_hessian.experiment.explain import explain, resolved
 from input_hessian.experiment.plugins import load_plugin
 
@@ -774,7 +774,6 @@ def _plugin_problems(config: Config) -> Iterator[str]:
 
 def _radius_problems(config: Config, dataset: str, image_shape: Sequence[int]) -> Iterator[str]:
     """Yield which radii reach beyond every image: those of 0 to 255 grey levels, for example."""
-    largest = {"linf": 1.0, "l2": math.prod(image_shape) ** 0.5}
     radii = [
         (f"datasets.{dataset}.epsilons.{norm}", norm, radii)
         for norm, radii in config.datasets[dataset].epsilons
@@ -789,11 +788,8 @@ def _radius_problems(config: Config, dataset: str, image_shape: Sequence[int]) -
         if entry.penalty in ("adversarial", "trades") and entry.lams(dataset)
     ]
     for where, norm, values in radii:
-        if (radius := max(values)) > (most := largest.get(norm, math.inf)):
-            yield (
-                f"{where}: got {radius:g}, expected at most {most:.4g}, from black to white, in "
-                f"pixel units of [0, 1]; where it is one of 255 grey levels, write {radius / 255:.4g}"
-            )
+        if problem := beyond_every_image(norm, max(values), image_shape):
+            yield f"{where}: {problem}"
 
 
 class _WhatYamlHolds(GenerateJsonSchema):

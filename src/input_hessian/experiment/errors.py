@@ -1,7 +1,8 @@
 """Errors that a user can mend."""
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -13,3 +14,17 @@ def closest(value: Any, allowed: Iterable[str]) -> str:
     """Return the allowed text that was probably meant, as the end of a message."""
     matches = difflib.get_close_matches(str(value), list(allowed), n=1)
     return f" (did you mean {matches[0]}?)" if matches else ""
+
+
+def beyond_every_image(norm: str | None, radius: float, image_shape: Sequence[int]) -> str:
+    """Return what is wrong with a radius longer than from black to white, of 255 grey levels, say.
+
+    Empty if nothing is, or for another norm than ``"linf"`` and ``"l2"``.
+    """
+    most = {"linf": 1.0, "l2": math.prod(image_shape) ** 0.5}.get(norm, math.inf)
+    if radius <= most:
+        return ""
+    return (
+        f"got {radius:g}, expected at most {most:.4g}, from black to white, in pixel units of [0, 1]; "
+        f"where it is one of 255 grey levels, write {radius / 255:.4g}"
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +69,17 @@ def frozen(model: nn.Module) -> nn.Module:
     for parameter in copied.parameters():  # the method of the module does not work for TorchScript
         parameter.requires_grad_(False)
     return copied
+
+
+@contextlib.contextmanager
+def mode_kept(model: nn.Module) -> Iterator[None]:
+    """Put every module back into training or evaluation mode at the end, as it was."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def label_margin(logits: Tensor, labels: Tensor) -> Tensor:

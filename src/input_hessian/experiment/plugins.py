@@ -36,6 +36,8 @@ def plugin_file(kind: str, name: str) -> Path:
     """
     folder = ROOT.joinpath(*PACKAGES[kind].split("."))
     path = Path(name) if name.endswith(".py") else folder / f"{name}.py"
+    if name.endswith(".py") and not path.is_file():
+        raise UserError(f"{kind}: {name}: no such file; paths start in the working directory")
     if not path.is_file() or name.startswith("_"):
         known = sorted(file.stem for file in folder.glob("[!_]*.py"))
         raise UserError(

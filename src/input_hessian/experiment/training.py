@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 from tqdm import tqdm
 
+from input_hessian.experiment.errors import UserError
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.inference import evaluate
 from input_hessian.penalties import Objective, Penalty
@@ -59,8 +60,18 @@ class TrainingResult:
 
 
 def training_step(model, penalty, optimizer, images, labels, generator) -> Objective:
-    """Take one step down ``(loss + penalty).mean()``; return the objective before it."""
+    """Take one step down ``(loss + penalty).mean()``; return the objective before it.
+
+    Raises:
+        UserError: unless loss and penalty have one value per image.
+    """
     objective = penalty(model, images, labels, generator)
+    for name in ("loss", "penalty"):
+        if (shape := getattr(objective, name).shape) != labels.shape:
+            raise UserError(
+                f"penalty: expected a {name} of shape ({len(labels)},), one value per image, from "
+                f"{type(penalty).__name__}, got {tuple(shape)}"
+            )
     optimizer.zero_grad(set_to_none=True)
     (objective.loss + objective.penalty).mean().backward()
     optimizer.step()

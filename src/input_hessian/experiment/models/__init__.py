@@ -25,7 +25,10 @@ from input_hessian.experiment.exported import SUFFIX, load_exported
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.plugins import load_plugin
 
-FOREIGN = "a network of your own is read by load_checkpoint, see docs/own-network.md"
+FOREIGN = (
+    "a network of your own needs its architecture: --architecture of input-hessian evaluate, or "
+    "load_checkpoint, see docs/own-network.md"
+)
 
 
 class ModelFileError(UserError):
@@ -133,7 +136,7 @@ def read_settings(path: str | Path) -> tuple[dict[str, Any], str]:
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, str]:
-    """Return the network of a file that :func:`save_model` wrote, for evaluation, and its status.
+    """Return the network of a file that :func:`save_model` wrote, frozen and in evaluation mode, and its status.
 
     Raises:
         ModelFileError: if the file is missing, truncated or not one of ours.
@@ -160,8 +163,8 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         raise ModelFileError(f"{path}: no such file; run snakemake to make it") from None
     except (OSError, SafetensorError) as error:
         raise ModelFileError(
-            f"{path}: expected a model written by this pipeline ({error}); if it is one, it is damaged: "
-            f"delete it and run snakemake again; {FOREIGN}"
+            f"{path}: expected a model written by this pipeline ({error}); {FOREIGN}; if the pipeline "
+            "wrote it, it is damaged: delete it and run snakemake again"
         ) from error
     except (KeyError, TypeError):
         raise ModelFileError(
