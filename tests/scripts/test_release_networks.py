@@ -67,7 +67,8 @@ def test_the_card_has_the_numbers_of_the_first_seed(tmp_path):
     assert "## Digits (8x8)" in text
     assert "epochs: 5\n" in text  # of the third cell
     assert "epochs: 4\n" not in text  # of the second, which was not selected
-    assert len(row(text, "mine.gradient.safetensors")) == 7  # one radius only
+    assert len(row(text, "mine.gradient.safetensors")) == 8  # one radius only: worst case and PGD
+    assert 'evaluation_images("data/digits.safetensors", 40)' in text
 
 
 def test_a_network_that_diverged_is_said_to(tmp_path):
@@ -83,5 +84,6 @@ def test_the_card_has_the_worst_case_over_all_attacks():
     attacked.loc[attacked["attack"] == "pgd", "robust_accuracy"] = 0.9
     record = trained.iloc[-1].to_dict() | {"file": "a", "commit": "b"}
     found = release_networks.measured(record, trained, attacked, {"l2": [0.5]})
+    assert found["l2 0.5, PGD alone"].startswith("90.0 [")
     assert found["l2 0.5"] == "38.3 [28.3, 48.3]"  # (0.7 + 0.2 / 3) / 2, and 0.1 on either side
     assert "l∞ 0.1" not in found

@@ -5,7 +5,7 @@ CANDIDATES = [
     {"dataset": dataset, "regularizer": name, "lam": lam}
     for dataset in CONFIG.datasets
     for name in CONFIG.trained_on(dataset)
-    if name in given_away()
+    if name in given_away(dataset)
     for lam in CONFIG.lam_texts(name, dataset)
 ]
 RELEASED = list(

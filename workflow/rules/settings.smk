@@ -151,12 +151,14 @@ def first_seed(filename):
     return lambda wildcards: cells(f"{NETWORK}/{filename}", wildcards.dataset, SEED)
 
 
-def given_away():
+def given_away(dataset):
     """Regularizers whose networks are for others: with a comparison, one of each family and the reference."""
+    trained = CONFIG.trained_on(dataset)
     if not CONFIG.comparison:
-        return list(CONFIG.regularizers)
-    first = [names[0] for names in CONFIG.comparison.families.values()]
-    return ["none", CONFIG.comparison.reference, *first]
+        return trained
+    families = CONFIG.comparison.families.values()
+    first = [[name for name in names if name in trained][:1] for names in families]
+    return ["none", CONFIG.comparison.reference, *sum(first, [])]
 
 
 def with_grid(**settings):

@@ -9,6 +9,7 @@ from input_hessian.experiment.readers import read_json
 from input_hessian.experiment.table_text import NORMS, dataset_title, percent
 from input_hessian.experiment.tables import CELL, read_table, selected_lams
 
+INTERVAL = ["robust_accuracy", "low", "high"]
 HEAD = """\
 # Model card
 
@@ -19,6 +20,16 @@ images `[B, channels, height, width]` with pixels in [0, 1] to logits:
 from input_hessian.experiment.models import load_model
 
 network, status = load_model("{file}")
+```
+
+With `pip install '.[experiment]'` in a clone of the project. The data comes from `uv run snakemake data/{dataset}.safetensors`, with
+the configuration of the run; its test images are
+
+```python
+from input_hessian.experiment.data import evaluation_images, load
+
+test = load("data/{dataset}.safetensors", "test")
+attacked = evaluation_images("data/{dataset}.safetensors", {attacked})
 ```
 
 The numbers below were measured on these networks, not on the mean of their seeds."""
@@ -47,10 +58,11 @@ def measured(record: dict, cells: pd.DataFrame, robustness: pd.DataFrame, radii:
         return row
     accuracies = {"clean": (trained["test_accuracy"], trained["test_low"], trained["test_high"])}
     attacked = robustness.merge(cell)
-    worst = attacked[attacked["attack"] == "worst"]
-    for found in worst[["norm", "epsilon", "robust_accuracy", "low", "high"]].itertuples(False):
-        if found.epsilon in radii.get(found.norm, ()):
-            accuracies[f"{NORMS[found.norm]} {found.epsilon:g}"] = found[2:]
+    for attack, suffix in (("worst", ""), ("pgd", ", PGD alone")):
+        rows = attacked.loc[attacked["attack"] == attack, ["norm", "epsilon", *INTERVAL]]
+        for found in rows.itertuples(False):
+            if found.epsilon in radii.get(found.norm, ()):
+                accuracies[f"{NORMS[found.norm]} {found.epsilon:g}{suffix}"] = found[2:]
     for measure, values in accuracies.items():
         mean, low, high = percent(pd.Series(values))
         row[measure] = f"{mean} [{low}, {high}]"
@@ -66,7 +78,9 @@ def card(records: list[dict], cells: pd.DataFrame, robustness: pd.DataFrame, hea
         robustness: likewise.
         headline: the radii, per dataset and norm.
     """
-    blocks = [HEAD.format(file=records[0]["file"])]
+    first = {name: records[0][name] for name in ("file", "dataset")}
+    attacked = robustness["n"].max() if len(robustness) else "..."
+    blocks = [HEAD.format(**first, attacked=attacked)]
     for dataset, radii in headline.items():
         of_dataset = [record for record in records if record["dataset"] == dataset]
         rows = [measured(record, cells, robustness, radii) for record in of_dataset]

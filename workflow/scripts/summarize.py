@@ -6,7 +6,7 @@ from input_hessian.experiment.blocks import Block, to_latex, to_markdown
 from input_hessian.experiment.cells import imported
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
-from input_hessian.experiment.table_text import NORMS, percent, wide_by_lam
+from input_hessian.experiment.table_text import NORMS, dataset_title, percent, wide_by_lam
 from input_hessian.experiment.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
@@ -55,7 +55,9 @@ def describe(summary: pd.DataFrame, cells: pd.DataFrame, groups: pd.DataFrame) -
             f"random subset of {attacked}; an image counts if it withstands every attack of that "
             f"norm at that epsilon; in brackets the 95% interval over {over}."
         )
-        blocks.append(Block(dataset, about, wide_by_lam(rows.assign(text=text), "measure")))
+        blocks.append(
+            Block(dataset_title(dataset), about, wide_by_lam(rows.assign(text=text), "measure"))
+        )
     for name in cells.loc[imported(cells), "regularizer"].unique():
         blocks.append(Block(about=f"{name}: one network, trained elsewhere."))
     diverged = cells[cells["status"] != "finished"].groupby(KEYS).size()

@@ -5,7 +5,7 @@ import pandas as pd
 from input_hessian.experiment.blocks import Block, to_latex, to_markdown
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
-from input_hessian.experiment.table_text import NORMS, percent, wide_by_lam
+from input_hessian.experiment.table_text import NORMS, dataset_title, percent, wide_by_lam
 from input_hessian.experiment.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
@@ -41,7 +41,7 @@ def describe(table: pd.DataFrame) -> list[Block]:
         text[rows["attack"] == "worst"] += interval
         wide = wide_by_lam(rows.assign(text=text), "attack")
         wide = wide[["regularizer", "lam", *(attack for attack in SHOWN if attack in wide)]]
-        title = f"{dataset}, {NORMS[norm]} {epsilon:g}"
+        title = f"{dataset_title(dataset)}, {NORMS[norm]} {epsilon:g}"
         blocks.append(Block(title, table=wide.rename(columns=SHOWN)))
     if not blocks:
         return [Block(about="Every selected cell diverged.")]

@@ -75,7 +75,7 @@ def describe(table: pd.DataFrame, matrix: pd.DataFrame) -> list[Block]:
             f"At most they found {lost.max():.1f} points ({dataset_title(most['dataset'])}, "
             f"{NORMS[most['norm']]} {most['epsilon']:g}, {most['regularizer']}). "
             if lost.max()
-            else "They found nothing. "
+            else "None of them broke another image. "
         )
         + "The second table of each pair: of the examples "
         "with which APGD-CE breaks the network on the left, the percentage that break the one above, "
