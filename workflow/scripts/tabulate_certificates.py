@@ -41,19 +41,19 @@ def describe(table: pd.DataFrame, images: int) -> list[Block]:
         return [Block(about="Every certifiable network diverged.")]
     blocks = []
     for dataset, rows in table.groupby("dataset", sort=False):
-        length = rows["measure"] == "median radius"
+        length, seeds = rows["measure"] == "median radius", int(rows["seeds"].max())
         as_text = [
             percent(rows[name]).where(~length, rows[name].map("{:.3f}".format))
             for name in ("mean", "low", "high")
         ]
         text = as_text[0]
-        if rows["seeds"].max() > 1:
+        if seeds > 1:
             text = as_text[0] + " [" + as_text[1] + ", " + as_text[2] + "]"
+        of = f", mean of {seeds} seeds, in brackets the lowest and the highest" * (seeds > 1)
         about = (
-            f"Accuracy in percent of small smooth networks on {images} test images, mean of "
-            f"{rows['seeds'].max()} seed(s), in brackets the lowest and the highest. At an l2 radius, "
-            "the robust accuracy is at least the certified and at most the attacked one (DDN). Median "
-            "radius: to which half of the images are certified, in pixel units."
+            f"Accuracy in percent of small smooth networks on {images} test images{of}. At an l2 "
+            "radius, the robust accuracy is at least the certified and at most the attacked one "
+            "(DDN). Median radius: to which half of the images are certified, in pixel units."
         )
         shown = wide_by_lam(rows.assign(text=text), "measure")
         blocks.append(Block(f"{dataset_title(dataset)}, certified", about, shown))
