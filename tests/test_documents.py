@@ -79,6 +79,29 @@ def test_numbers_of_the_finding_are_those_of_the_released_tables():
         assert numbers == [*expected, difference(half), difference(twice)]
 
 
+def test_numbers_of_certificate_and_stronger_attacks_are_those_of_the_released_tables():
+    tables = ROOT / "reports/paper/tables"
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    certified = read_table(tables / "certificate.csv").query("lam == 1")
+    mean = certified.set_index(["dataset", "regularizer", "measure"])["mean"]
+
+    def said(dataset, regularizer):
+        radius, clean = (mean[dataset, regularizer, name] for name in ("median radius", "clean"))
+        return f"{radius:.2f}", f"{100 * clean:.1f}%"
+
+    numbers = [*said("mnist", "hessian"), *said("fashion_mnist", "hessian")]
+    numbers += [*said("mnist", "gradient"), *said("fashion_mnist", "gradient")]
+    assert (
+        "to {} on MNIST (clean {}) and {} on Fashion-MNIST ({}) with the Hessian penalty, to {} ({}) "
+        "and {} ({}) with the gradient penalty".format(*numbers)
+        in readme
+    )
+    stronger = read_table(tables / "stronger_attacks.csv")
+    cells = stronger.groupby(["dataset", "regularizer", "norm"])["robust_accuracy"]
+    most = 100 * (cells.first() - cells.last()).max()
+    assert f"broke up to {most:.1f} points more (one seed, {stronger['n'].max()} images)" in readme
+
+
 @pytest.mark.parametrize(("page", "text"), blocks("python"))
 def test_python_blocks_run(page, text, tmp_path, monkeypatch):
     if text.startswith("# needs a run"):
