@@ -1,6 +1,7 @@
 """Adversarial examples at the smallest radius that fools each network, one row per regularizer."""
 
 import math
+import textwrap
 
 import matplotlib.pyplot as plt
 from safetensors.torch import load_file
@@ -9,6 +10,12 @@ from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
 from input_hessian.experiment.data import class_names
 from input_hessian.experiment.readers import read_json
+
+
+def label(cell: dict) -> str:
+    """Return the name of a cell, in lines that are no longer than a row is high."""
+    parts = plotting.with_lam(cell["regularizer"], cell["lam"]).split(", ")
+    return "\n".join(line for part in parts for line in textwrap.wrap(part, 16))
 
 
 def main(
@@ -25,7 +32,7 @@ def main(
     cells = [read_json(path) for path in training]
     # A diverged cell has no examples.
     rows = [
-        (plotting.with_lam(cell["regularizer"], cell["lam"]).replace(", ", "\n"), tensors)
+        (label(cell), tensors)
         for cell, tensors in zip(cells, map(load_file, examples), strict=True)
         if f"pgd_{norm}_images" in tensors
     ]

@@ -40,7 +40,7 @@ def main(curves: Input, *, dataset: str, png: Output, pdf: Output) -> None:
     grid.set_xlabels("Epoch")
     for axes, label in zip(grid.axes[0], MEASURES.values(), strict=True):
         axes.set_title(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
     grid.set_ylabels("")
     # Where training ends: the first third of the epochs would squeeze the rest.
     late = table[table["epoch"] > table["epoch"].max() / 3]
