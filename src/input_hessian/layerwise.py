@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -287,12 +287,12 @@ class Pooling(Linear):
 
     ndim = 4
 
-    def __init__(self, module: nn.Module, backward: Callable):
+    def __init__(self, module: nn.Module, forward: Callable, backward: Callable):
         super().__init__(module)
-        self.backward = backward
+        self.forward, self.backward = forward, backward
 
     def apply(self, t):
-        return self.module(t)
+        return self.forward(t)
 
     def transpose(self, c):
         return self.backward(c, self.input[: len(c)])
@@ -303,25 +303,22 @@ def _sequence(module: nn.Sequential) -> list:
 
 
 def _average_pooling(module: nn.AvgPool2d) -> list:
-    options = (
-        *(
-            module.kernel_size,
-            module.stride or module.kernel_size,
-            module.padding,
-            module.ceil_mode,
-        ),
-        *(module.count_include_pad, module.divisor_override),
-    )
-    pairs = [(n, n) if isinstance(n, int) else n for n in options[:3]]
+    sizes = module.kernel_size, module.stride or module.kernel_size, module.padding
+    pairs = [(n, n) if isinstance(n, int) else n for n in sizes]
+    others = module.ceil_mode, module.count_include_pad, module.divisor_override
+
+    def forward(t):
+        return torch.ops.aten.avg_pool2d(t, *pairs, *others)
 
     def backward(c, h):
-        return torch.ops.aten.avg_pool2d_backward(c, h, *pairs, *options[3:])
+        return torch.ops.aten.avg_pool2d_backward(c, h, *pairs, *others)
 
-    return [Pooling(module, backward)]
+    return [Pooling(module, forward, backward)]
 
 
 def _adaptive_average_pooling(module: nn.AdaptiveAvgPool2d) -> list:
-    return [Pooling(module, torch.ops.aten._adaptive_avg_pool2d_backward)]
+    forward = partial(F.adaptive_avg_pool2d, output_size=module.output_size)
+    return [Pooling(module, forward, torch.ops.aten._adaptive_avg_pool2d_backward)]
 
 
 def _fully_connected(module: nn.Linear) -> list | None:
@@ -389,6 +386,7 @@ def _silu(module: nn.SiLU) -> list | None:
         s = torch.sigmoid(a)
         slope = s * (1 - s)  # of s; its own is slope (1 - 2 s)
 
+        @cache
         def second():
             return slope * (2 + a * (1 - 2 * s))
 
@@ -407,7 +405,12 @@ def _gelu(module: nn.GELU) -> list | None:
     def derivatives(a):
         normal = torch.exp(-a.square() / 2) / math.sqrt(2 * math.pi)  # density of N(0, 1)
         first = torch.special.ndtr(a).addcmul_(a, normal)
-        return first, lambda: normal * (2 - a.square()), lambda: normal * a * (a.square() - 4)
+
+        @cache
+        def second():
+            return normal * (2 - a.square())
+
+        return first, second, lambda: normal * a * (a.square() - 4)
 
     def backward(c, a, _):
         return torch.ops.aten.gelu_backward(c, a)

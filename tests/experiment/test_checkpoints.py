@@ -110,6 +110,20 @@ def test_code_of_a_network_is_that_of_its_file_or_module(trained):
 # ---- exported programs ----------------------------------------------------------------------------
 
 
+class Attending(nn.Module):
+    """Draws random numbers where no argument of the graph is called training."""
+
+    def forward(self, images):
+        rows = images.flatten(1).unflatten(1, (4, 4))
+        dropped = nn.functional.scaled_dot_product_attention(rows, rows, rows, dropout_p=0.5)
+        return nn.functional.pad(dropped[:, 0], (0, 1))
+
+
+class Casting(nn.Module):
+    def forward(self, images):
+        return nn.functional.pad(images.float().flatten(1)[:, :4], (0, 1))
+
+
 class Dropping(nn.Module):
     def __init__(self):
         super().__init__()
@@ -135,6 +149,9 @@ def exported(tmp_path_factory):
     torch.export.save(torch.export.export(model, (images,)), folder / "four.pt2")
     program = torch.export.export(model, (images,), dynamic_shapes=any_batch)
     torch.export.save(program, folder / "mine.pt2")
+    for name, other in (("random", Attending()), ("cast", Casting())):
+        other = torch.export.export(other.eval(), (images,), dynamic_shapes=any_batch)
+        torch.export.save(other, folder / f"{name}.pt2")
     (folder / "text.pt2").write_text("no program")
     return model, folder
 
@@ -163,16 +180,24 @@ def test_exported_program_is_the_network_with_all_its_derivatives(exported, monk
         ("text.pt2", {}, "text.pt2: expected a program that torch.export.save wrote"),
         ("training.pt2", {}, r"exported in training mode \(dropout\); export it after model.eval"),
         ("four.pt2", {}, "cannot evaluate images of shape .1, 1, 4, 4.: .*size.*4"),
+        ("random.pt2", {}, "gives other logits at a second evaluation; export it after model.eval"),
+        ("cast.pt2", {}, "can also be evaluated in float64, .* look for a dtype"),
+        (
+            "mine.pt",
+            {"architecture": "mine.pt2"},
+            "architecture: expected none for an exported pro",
+        ),
         ("mine.pt2", {"architecture": "mlp"}, "architecture: expected none for an exported pro"),
-        ("mine.pt2", {"options": {"width": 3}}, "'width'; mine.pt2 takes the options none"),
+        ("mine.pt2", {"options": {"width": 3}}, "'width'; mine.pt2 takes no options"),
         ("mine.pt2", {"image_shape": [1, 8, 8]}, "cannot evaluate images of shape"),
         ("mine.pt2", {"classes": 6}, "model: expected 6 logits, one per class, got 5"),
         ("mine.pt", {}, r"expected what makes the network of mine.pt, .* \(\*.pt2\) needs none"),
     ],
 )
 def test_what_is_wrong_with_an_exported_program_is_one_sentence(
-    exported, monkeypatch, name, more, message
+    exported, monkeypatch, caplog, name, more, message
 ):
     monkeypatch.chdir(exported[1])
     with pytest.raises(UserError, match=message):
         load_checkpoint(name, **SHAPE | more)
+    assert not caplog.records

@@ -50,7 +50,7 @@ def test_equal_bytes_wherever_the_files_came_from(prepare, tmp_path, capsys):
 
 
 def test_digits_need_no_mirror(prepare, capsys):
-    path = prepare("digits", "") / "set.safetensors"
+    path = prepare("digits", "none") / "set.safetensors"
     assert "1197 train, 200 validation, 400 test images" in capsys.readouterr().out
     assert load(path, "test").images.shape == (400, 1, 8, 8)
 

@@ -61,11 +61,11 @@ def test_robust_accuracy_lies_between_what_is_certified_and_what_the_attack_leav
         "certified 0.5": [0.125, 0, 0.25, 2],
         "attacked 0.5": [0.375, 0.25, 0.5, 2],
     }
-    text = to_markdown(tabulate_certificates.describe(table, 4))
+    text = to_markdown(tabulate_certificates.describe(table, {"digits": 4}))
     assert "on 4 test images, mean of 2 seeds, in brackets" in text
     assert "| hessian       | 1     | 75.0 [75.0, 75.0] | 0.225 [0.150, 0.300] | 62.5 [50.0" in text
     nothing = tabulate_certificates.tabulate(images[:0], {"digits": [0.2]})
-    assert to_markdown(tabulate_certificates.describe(nothing, 0)).startswith("Every certifiable")
+    assert to_markdown(tabulate_certificates.describe(nothing, {})).startswith("Every certifiable")
 
 
 def test_nothing_finished_leaves_empty_tables():

@@ -543,3 +543,10 @@ def test_workflow_is_linted_and_formatted(demo):
         text=True,
     )
     assert checked.returncode == 0, checked.stderr
+
+
+def test_of_each_family_the_first_network_trained_on_the_digits_is_given_away(demo):
+    done = demo.snakemake("--summary", "networks", "--configfile", "config/demo.yaml")
+    given = set(re.findall(r"networks/digits\.(\S+)\.safetensors", done.stdout))
+    # adversarial-linf, the first of its family, has no lam for the digits.
+    assert given == {"none", "hessian", "gradient", "adversarial-l2"}

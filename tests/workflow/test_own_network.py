@@ -44,6 +44,7 @@ CONFIG = {
     "name": "own",
     "seeds": [0, 1],
     "device": "cpu",
+    "mirror": "",
     "datasets": {
         "mnist": None,
         "fashion_mnist": None,

@@ -28,6 +28,7 @@ FORMATS = {
     **{".csv": "text/csv", ".html": "text/html", ".json": "application/json"},
     **{".md": "text/markdown", ".pdf": "application/pdf", ".png": "image/png"},
     **{".safetensors": "application/octet-stream", ".tex": "application/x-tex"},
+    **{".pt": "application/octet-stream", ".pt2": "application/octet-stream"},
     **{".cff": "application/yaml", ".yaml": "application/yaml"},
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from train import COLUMNS, describe
 
-from input_hessian.experiment.checkpoints import check_network, load_checkpoint
+from input_hessian.experiment.checkpoints import check_network, load_checkpoint, made_by
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.data import class_names, load
 from input_hessian.experiment.devices import configure
@@ -36,7 +36,7 @@ def main(
     images, labels, _ = load(data, "validation")
     architecture, options = settings["network"]["architecture"], settings["network"]["options"]
     made = {
-        "architecture": architecture or str(checkpoint),
+        "architecture": made_by(checkpoint, architecture),
         "image_shape": list(images.shape[1:]),
         "classes": len(class_names(data)),
     }

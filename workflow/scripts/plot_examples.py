@@ -12,7 +12,7 @@ from input_hessian.experiment.data import class_names
 from input_hessian.experiment.readers import read_json
 
 
-def label(cell: dict) -> str:
+def row_label(cell: dict) -> str:
     """Return the name of a cell, in lines that are no longer than a row is high."""
     parts = plotting.with_lam(cell["regularizer"], cell["lam"]).split(", ")
     return "\n".join(line for part in parts for line in textwrap.wrap(part, 16))
@@ -32,7 +32,7 @@ def main(
     cells = [read_json(path) for path in training]
     # A diverged cell has no examples.
     rows = [
-        (label(cell), tensors)
+        (row_label(cell), tensors)
         for cell, tensors in zip(cells, map(load_file, examples), strict=True)
         if f"pgd_{norm}_images" in tensors
     ]

@@ -35,7 +35,7 @@ def tabulate(images: pd.DataFrame, epsilons: dict[str, list[float]]) -> pd.DataF
     return groups.agg(mean="mean", low="min", high="max", seeds="size").reset_index()
 
 
-def describe(table: pd.DataFrame, images: int) -> list[Block]:
+def describe(table: pd.DataFrame, images: dict[str, int]) -> list[Block]:
     """Return one table per dataset, each with what its numbers are."""
     if table.empty:
         return [Block(about="Every certifiable network diverged.")]
@@ -51,7 +51,7 @@ def describe(table: pd.DataFrame, images: int) -> list[Block]:
             text = as_text[0] + " [" + as_text[1] + ", " + as_text[2] + "]"
         of = f", mean of {seeds} seeds, in brackets the lowest and the highest" * (seeds > 1)
         about = (
-            f"Accuracy in percent of small smooth networks on {images} test images{of}. At an l2 "
+            f"Accuracy in percent of small smooth networks on {images[dataset]} test images{of}. At an l2 "
             "radius, the robust accuracy is at least the certified and at most the attacked one "
             "(DDN). Median radius: to which half of the images are certified, in pixel units."
         )
@@ -66,7 +66,7 @@ def main(
     images = pd.concat(map(read_parquet, certificates))
     table = tabulate(images, settings["epsilons"])
     write_atomically(csv, table.to_csv(index=False))
-    blocks = describe(table, images["index"].nunique())
+    blocks = describe(table, images.groupby("dataset")["index"].nunique().to_dict())
     write_atomically(markdown, to_markdown(blocks))
     write_atomically(latex, to_latex(blocks, "certificate"))
 

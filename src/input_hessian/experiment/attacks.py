@@ -58,7 +58,8 @@ class AttackSettings:
             the headline radii alone.
 
     Raises:
-        UserError: for an unknown attack or norm, or numbers of steps, restarts or queries below 1.
+        UserError: for an unknown attack, norm or ``radii``, or numbers of steps, restarts or queries
+            below 1.
     """
 
     attack: str
@@ -77,6 +78,8 @@ class AttackSettings:
             )
         if self.steps is None:
             object.__setattr__(self, "steps", STEPS.get(self.attack, 1))
+        if self.radii not in (None, "headline"):
+            raise UserError(f"radii: expected headline or none, got {self.radii!r}")
         for name in ("steps", "restarts", "queries"):
             check_count(name, getattr(self, name))
 
@@ -238,6 +241,7 @@ def run_attack(
         AttackError: if an image comes back outside the ball or outside [0, 1].
     """
     check_count("batch_size", batch_size)
+    check_batch(images, labels)
     epsilons = checked_epsilons(epsilons)
     if problem := beyond_every_image(settings.norm, epsilons[-1], images.shape[1:]):
         raise UserError(f"epsilons: {problem}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def load_checkpoint(
     Args:
         path: a state dict, in a safetensors file (``.safetensors``) or as ``torch.save`` writes it (read
             with ``weights_only=True``); or an exported program (``.pt2``), as ``torch.export.save``
-            writes it.
+            writes it, whose loading may run code.
         architecture: what makes the network, as for :func:`input_hessian.experiment.models.build`;
             nothing for an exported program.
         image_shape: ``(channels, height, width)`` in pixels.
@@ -40,15 +41,7 @@ def load_checkpoint(
         UserError: if the file or what makes the network is missing, or they do not fit each other;
             or as :func:`check_network`, on random images.
     """
-    exported = Path(path).suffix == SUFFIX
-    if exported == bool(architecture):
-        raise UserError(
-            f"architecture: expected none for an exported program, got {architecture}; leave it out"
-            if exported
-            else f"architecture: expected what makes the network of {path}, got nothing; only an "
-            f"exported program (*{SUFFIX}) needs none"
-        )
-    architecture = architecture or str(path)
+    architecture, exported = made_by(path, architecture), Path(path).suffix == SUFFIX
     settings = {"architecture": architecture, "image_shape": image_shape, "classes": classes}
     options = options or {}
     if taken := sorted({*settings, "status"} & set(options)):
@@ -74,9 +67,45 @@ def load_checkpoint(
     model.eval().requires_grad_(False)
     images = torch.rand(4, *image_shape, generator=torch.Generator().manual_seed(0))
     check_network(model, images, classes)
-    if exported:  # a graph may know one number of images alone
-        check_network(model, images[:1], classes)
+    if exported:
+        _check_exported(path, model, images, classes)
     return model
+
+
+def made_by(path: str | Path, architecture: str) -> str:
+    """Return what makes the network of a checkpoint: the architecture, or the exported program itself.
+
+    Raises:
+        UserError: unless there is one of the two.
+    """
+    exported = Path(path).suffix == SUFFIX
+    if architecture.endswith(SUFFIX) or (exported and architecture):
+        raise UserError(
+            f"architecture: expected none for an exported program, got {architecture}; leave it out, "
+            f"and name the program (*{SUFFIX}) as the checkpoint"
+        )
+    if not exported and not architecture:
+        raise UserError(
+            f"architecture: expected what makes the network of {path}, got nothing; only an exported "
+            f"program (*{SUFFIX}) needs none"
+        )
+    return architecture or str(path)
+
+
+def _check_exported(path: str | Path, model: nn.Module, images: Tensor, classes: int) -> None:
+    """Refuse a program that is fixed to a number of images or to float32, or draws random numbers."""
+    logits = check_network(model, images[:1], classes)
+    if not torch.equal(logits, check_network(model, images[:1], classes)):
+        raise UserError(
+            f"{path}: gives other logits at a second evaluation; export it after model.eval()"
+        )
+    try:
+        check_network(copy.deepcopy(model).double(), images.double(), classes)
+    except UserError as error:
+        raise UserError(
+            f"{path}: expected a network that can also be evaluated in float64, in which curvature is "
+            f"measured; look for a dtype that is written into it ({error})"
+        ) from None
 
 
 def check_network(model: nn.Module, images: Tensor, classes: int) -> Tensor:
@@ -113,7 +142,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # both raise many kinds for what is no checkpoint
         reason = str(error).splitlines()[0]
         if reason.startswith("Weights only load failed"):
-            reason = "it holds other objects than tensors, a whole network, say"
+            reason = (
+                "it holds other objects than tensors, as a whole network does, or is no such file"
+            )
         raise UserError(
             f"{path}: expected a state dict, written by safetensors or by "
             f"torch.save(model.state_dict(), ...) ({reason})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -15,19 +16,25 @@ SUFFIX = ".pt2"
 def load_exported(path: str | Path) -> nn.Module:
     """Return the network of an exported program, which keeps the mode it was exported in.
 
+    PyTorch unpickles parts of the file: as with any pickle, loading it may run code.
+
     Raises:
         UserError: if the file is missing or no exported program, or if it was exported in training
-            mode and dropout or batch statistics are part of what it computes.
+            mode and batch statistics or dropout are part of what it computes.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; expected a program that torch.export.save wrote")
+    logging.disable(logging.ERROR)  # PyTorch logs a traceback before it raises
     try:
         network = torch.export.load(path).module()
     except Exception as error:  # of many kinds, for what is no such file
         reason = (str(error).splitlines() or [repr(error)])[0]
         raise UserError(
-            f"{path}: expected a program that torch.export.save wrote ({reason})"
+            f"{path}: expected a program that torch.export.save wrote, and that this machine can load "
+            f"({reason})"
         ) from None
+    finally:
+        logging.disable(logging.NOTSET)
     # PyTorch gives a program methods of these names that raise: its mode is part of the graph.
     for name in ("train", "eval"):
         vars(network).pop(name, None)

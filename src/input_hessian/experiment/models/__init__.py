@@ -84,9 +84,8 @@ def build(
         inspect.signature(make).bind(*arguments, **options)
     except TypeError as error:
         allowed = list(inspect.signature(make).parameters)[len(arguments) :]
-        raise UserError(
-            f"model: {error}; {architecture} takes the options {', '.join(allowed) or 'none'}"
-        ) from None
+        takes = f"the options {', '.join(allowed)}" if allowed else "no options"
+        raise UserError(f"model: {error}; {architecture} takes {takes}") from None
     return make(*arguments, **options)
 
 
