@@ -1,7 +1,7 @@
 """Learning curves: accuracy and mean penalty per epoch, a row per regularizer, one line per λ."""
 
 import seaborn as sns
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
@@ -47,9 +47,13 @@ def main(curves: Input, *, dataset: str, png: Output, pdf: Output) -> None:
     for axes in grid.axes[:, :2].flat:
         lowest = late[["accuracy", "validation_accuracy"]].min(axis=None)
         axes.set_ylim(lowest - 0.05 * (100 - lowest) - 0.1, 100.1)
-    if (table["penalty"] > 0).any():
-        for axes in grid.axes[:, 2]:
-            axes.set_yscale("log")
+    penalties = table.loc[table["penalty"] > 0, "penalty"]
+    for axes in grid.axes[:, 2] if len(penalties) else []:
+        axes.set_yscale("log")
+        if penalties.max() < 100 * penalties.min():  # the default labels would overlap
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
     seeds = table["seed"].nunique()
     band = "mean, band: lowest to highest of " if seeds > 1 else ""
     title = f"{plotting.dataset_title(dataset)} ({band}{plotting.of_seeds(seeds)})"
