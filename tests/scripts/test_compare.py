@@ -278,7 +278,9 @@ def test_contrasts_at_other_limits_are_shown_and_not_tested(tmp_path, monkeypatc
     assert set(others["clean_loss"]) == {1.0, 4.0}
     assert set(others["conclusion"]) == {"not tested"}
     assert others[["p_value", "p_holm"]].isna().all(axis=None)
-    assert "The same at other limits, not tested:" in markdown
+    tested, others = markdown.split("The contrasts of the families at half and at twice the limit")
+    assert "| p (Holm) " in tested
+    assert "| p (Holm) " not in others
     monkeypatch.setattr(compare, "OTHER_LIMITS", (1,))
     _, compared, _ = Experiment(tmp_path).compare()
     same = read_table(tmp_path / "sensitivity.csv")

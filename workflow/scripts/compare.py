@@ -310,8 +310,8 @@ def signed(values: pd.Series) -> pd.Series:
 
 
 def contrast_table(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return the contrasts in words."""
-    return pd.DataFrame(
+    """Return the contrasts in words, without the columns that say nothing."""
+    table = pd.DataFrame(
         {
             "family": compared["family"].where(compared["family"] != "", "not tested"),
             "dataset": compared["dataset"].map(dataset_title),
@@ -333,6 +333,7 @@ def contrast_table(compared: pd.DataFrame) -> pd.DataFrame:
             "flagged": compared["flagged"],
         }
     )
+    return table.loc[:, (table != "").any()]
 
 
 def describe(
@@ -356,7 +357,7 @@ def describe(
         )
         blocks.append(Block(about=about, table=contrast_table(compared)))
     if len(others):
-        about = "The same at other limits, not tested:"
+        about = "The contrasts of the families at half and at twice the limit, not tested:"
         blocks.append(Block(about=about, table=contrast_table(others)))
     for (dataset, norm), rows in matched.groupby(["dataset", "norm"], sort=False):
         text = (
