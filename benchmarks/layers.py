@@ -7,9 +7,9 @@ time, over the plain step.
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +19,7 @@ from readme import write_table
 from torch import nn
 
 from input_hessian.estimators import operator_norm
+from input_hessian.experiment.provenance import environment
 from input_hessian.hessian import InputHessian
 from input_hessian.layerwise import LayerwiseHessian
 
@@ -67,7 +68,7 @@ def measure(name: str, model: nn.Module) -> list[dict]:
     steps = {("plain", 0): plain}
     for images_of in (BATCH, BATCH // 8):
         for way, kind in (("layer by layer", LayerwiseHessian), ("double", InputHessian)):
-            steps[way, images_of] = lambda kind=kind, n=images_of: penalised(kind, n)
+            steps[way, images_of] = partial(penalised, kind, images_of)
     seconds: dict = {key: [] for key in steps}
     for i in range(WARMUP + ROUNDS):
         for key, step in steps.items():
@@ -97,10 +98,13 @@ def markdown(table: pd.DataFrame) -> str:
             fast, double = costs.loc[name, (n, "layer by layer")], costs.loc[name, (n, "double")]
             cells += [f"{fast:.2f}", f"{double:.2f}", f"{double / fast:.2f}"]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    torch_version = f"PyTorch {torch.__version__}, {platform.machine()}, one CPU core"
-    return "\n".join(
-        [*lines, "", f"Batch {BATCH}, images 1x28x28, n = {ROUNDS} rounds; {torch_version}."]
-    )
+    where = environment(torch.device("cpu"), threads=1)
+    lines += [
+        "",
+        f"Batch {BATCH}, images 1x28x28, n = {ROUNDS} rounds; PyTorch {where['torch']}, one core of "
+        f"{where['processor']}.",
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:
