@@ -17,6 +17,7 @@ COSTS = expand(COST, dataset=CONFIG.datasets) if CONFIG.cost else []
 CONTROLS = (
     expand(f"{CONTROL}/masking.json", dataset=CONFIG.datasets) if CONFIG.masking else []
 )
+CERTIFICATES = [path for name in CONFIG.datasets for path in certificates(name)]
 STRONGER_ATTACKS = (
     expand(f"{STRONGER}.parquet", dataset=CONFIG.datasets)
     if CONFIG.stronger_attacks
@@ -93,11 +94,7 @@ if CONFIG.stronger_attacks:
     }
 if CONFIG.certificate:
     TABLE_SCRIPTS["tabulate_certificates"] = {
-        "input": {
-            "certificates": [
-                path for name in CONFIG.datasets for path in certificates(name)
-            ],
-        },
+        "input": {"certificates": CERTIFICATES},
         "output": tables_to_read("certificate"),
         "settings": {
             "epsilons": {name: radii["l2"] for name, radii in EPSILONS.items()}
@@ -207,7 +204,7 @@ rule write_provenance:
         tables=TABLES,
         stronger=STRONGER_ATTACKS,
         controls=CONTROLS,
-        certificates=[path for name in CONFIG.datasets for path in certificates(name)],
+        certificates=CERTIFICATES,
         recovery=[path for name in CONFIG.datasets for path in recoveries(name)],
     output:
         record=PROVENANCE[0],

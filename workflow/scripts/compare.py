@@ -15,7 +15,7 @@ from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.readers import read_parquet
 from input_hessian.experiment.results import least_accuracy, worst_case
 from input_hessian.experiment.statistics import best_point, contrast, holm
-from input_hessian.experiment.table_text import NORMS, dataset_title, percent
+from input_hessian.experiment.table_text import NORMS, dataset_title, percent, with_interval
 from input_hessian.experiment.tables import CELL, read_table
 
 ALPHA = 0.05
@@ -319,12 +319,9 @@ def contrast_table(compared: pd.DataFrame) -> pd.DataFrame:
             "limit": compared["clean_loss"].map("{:g}".format),
             "compared": compared["reference"] + " minus " + compared["regularizer"],
             "clean": signed(compared["clean_difference"]),
-            "robust [95%]": signed(compared["difference"])
-            + " ["
-            + signed(compared["low"])
-            + ", "
-            + signed(compared["high"])
-            + "]",
+            "robust [95%]": with_interval(
+                *(signed(compared[name]) for name in ("difference", "low", "high"))
+            ),
             "p (Holm)": compared["p_holm"].map(
                 lambda p: "" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
             ),
@@ -360,14 +357,7 @@ def describe(
         about = "The contrasts of the families at half and at twice the limit, not tested:"
         blocks.append(Block(about=about, table=contrast_table(others)))
     for (dataset, norm), rows in matched.groupby(["dataset", "norm"], sort=False):
-        text = (
-            percent(rows["robust"])
-            + " ["
-            + percent(rows["low"])
-            + ", "
-            + percent(rows["high"])
-            + "]"
-        )
+        text = with_interval(*(percent(rows[name]) for name in ("robust", "low", "high")))
         rows = rows.assign(
             text=text, at=[f"{NORMS[norm]} {epsilon:g}" for epsilon in rows["epsilon"]]
         )

@@ -41,9 +41,7 @@ def main(
         "classes": len(class_names(data)),
     }
     try:
-        network = load_checkpoint(
-            checkpoint, **made | {"architecture": architecture}, options=options
-        )
+        network = load_checkpoint(checkpoint, **made, options=options)
         logits = check_network(network, images, made["classes"])
     except UserError as error:
         raise UserError(f"networks.{settings['cell']['regularizer']}: {error}") from None

@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
-from seaborn import blend_palette
 
 from input_hessian.experiment import plotting
 from input_hessian.experiment.command import Input, Output, run
@@ -30,13 +30,12 @@ def main(
     found = found[np.isfinite(found) & (found > 0)]
     largest = found.quantile(0.99) if len(found) else 1
     names = images["regularizer"].combine(images["lam"], plotting.with_lam).rename("cell")
-    colours = {}
-    for name, lams in images.groupby("regularizer", sort=False)["lam"].unique().items():
-        for i, lam in enumerate(sorted(lams, reverse=True)):  # the smaller, the paler
-            share = 1 - 0.55 * i / max(1, len(lams) - 1)
-            colour = blend_palette(["white", styles[name]["color"]], 101)[round(100 * share)]
-            colours[plotting.with_lam(name, lam)] = colour
-    colours = {name: colours[name] for name in names.unique()}
+    networks = images[["regularizer", "lam"]].drop_duplicates()
+    share = networks.groupby("regularizer")["lam"].rank(pct=True)  # the smaller, the paler
+    colours = {
+        plotting.with_lam(name, lam): 1 - part * (1 - np.array(to_rgb(styles[name]["color"])))
+        for name, lam, part in zip(networks["regularizer"], networks["lam"], share, strict=True)
+    }
 
     figure, axes = plt.subplots(figsize=(5.2, 3.1))
     for column, (line, _) in LINES.items():

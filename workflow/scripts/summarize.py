@@ -6,7 +6,13 @@ from input_hessian.experiment.blocks import Block, to_latex, to_markdown
 from input_hessian.experiment.cells import imported
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
-from input_hessian.experiment.table_text import NORMS, dataset_title, percent, wide_by_lam
+from input_hessian.experiment.table_text import (
+    NORMS,
+    dataset_title,
+    percent,
+    wide_by_lam,
+    with_interval,
+)
 from input_hessian.experiment.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
@@ -42,8 +48,7 @@ def describe(summary: pd.DataFrame, cells: pd.DataFrame, groups: pd.DataFrame) -
         seeds = int(rows["seeds"].max())
         attacked = groups.loc[groups["dataset"] == dataset, "images"].max()
         clean = cells.loc[cells["dataset"] == dataset, "test_images"].max()
-        text = percent(rows["mean"]) + " [" + percent(rows["low"]) + ", "
-        text += percent(rows["high"]) + "]"
+        text = with_interval(*(percent(rows[name]) for name in ("mean", "low", "high")))
         alone = (rows["measure"] == "clean") & (rows["seeds"] == 1)
         text[alone] = percent(rows["mean"])[alone]
         fewer = (rows["seeds"] < seeds) & ~imported(rows)

@@ -5,7 +5,13 @@ import pandas as pd
 from input_hessian.experiment.blocks import Block, to_latex, to_markdown
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
-from input_hessian.experiment.table_text import NORMS, dataset_title, percent, wide_by_lam
+from input_hessian.experiment.table_text import (
+    NORMS,
+    dataset_title,
+    percent,
+    wide_by_lam,
+    with_interval,
+)
 from input_hessian.experiment.tables import read_table
 
 KEYS = ["dataset", "regularizer", "lam"]
@@ -36,9 +42,8 @@ def describe(table: pd.DataFrame) -> list[Block]:
     blocks = []
     for (dataset, norm, epsilon), rows in table.groupby(["dataset", "norm", "epsilon"], sort=False):
         rows = rows[rows["attack"].isin(SHOWN)]
-        text = percent(rows["mean"])
-        interval = " [" + percent(rows["low"]) + ", " + percent(rows["high"]) + "]"
-        text[rows["attack"] == "worst"] += interval
+        text, low, high = (percent(rows[name]) for name in ("mean", "low", "high"))
+        text = text.where(rows["attack"] != "worst", with_interval(text, low, high))
         wide = wide_by_lam(rows.assign(text=text), "attack")
         wide = wide[["regularizer", "lam", *(attack for attack in SHOWN if attack in wide)]]
         title = f"{dataset_title(dataset)}, {NORMS[norm]} {epsilon:g}"

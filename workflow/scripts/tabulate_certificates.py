@@ -6,7 +6,7 @@ from input_hessian.experiment.blocks import Block, to_latex, to_markdown
 from input_hessian.experiment.command import Input, Output, Settings, run
 from input_hessian.experiment.files import write_atomically
 from input_hessian.experiment.readers import read_parquet
-from input_hessian.experiment.table_text import dataset_title, percent, wide_by_lam
+from input_hessian.experiment.table_text import dataset_title, percent, wide_by_lam, with_interval
 
 KEYS = ["dataset", "regularizer", "lam"]
 
@@ -42,13 +42,11 @@ def describe(table: pd.DataFrame, images: dict[str, int]) -> list[Block]:
     blocks = []
     for dataset, rows in table.groupby("dataset", sort=False):
         length, seeds = rows["measure"] == "median radius", int(rows["seeds"].max())
-        as_text = [
+        text, low, high = (
             percent(rows[name]).where(~length, rows[name].map("{:.3f}".format))
             for name in ("mean", "low", "high")
-        ]
-        text = as_text[0]
-        if seeds > 1:
-            text = as_text[0] + " [" + as_text[1] + ", " + as_text[2] + "]"
+        )
+        text = with_interval(text, low, high) if seeds > 1 else text
         of = f", mean of {seeds} seeds, in brackets the lowest and the highest" * (seeds > 1)
         about = (
             f"Accuracy in percent of small smooth networks on {images[dataset]} test images{of}. At an l2 "

@@ -23,7 +23,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from input_hessian.experiment.errors import UserError, beyond_every_image
+from input_hessian.experiment.errors import UserError, beyond_every_image, check_count
 from input_hessian.experiment.inference import correct, device_of, frozen, predict
 from input_hessian.hessian import check_batch, check_logits
 from input_hessian.input_gradient import with_cheap_input_gradient
@@ -241,12 +241,11 @@ def run_attack(
         AttackError: if an image comes back outside the ball or outside [0, 1].
     """
     check_count("batch_size", batch_size)
-    check_batch(images, labels)
-    epsilons = checked_epsilons(epsilons)
+    epsilons, model = checked_epsilons(epsilons), frozen(model)
+    correctly = clean_verdicts(model, images, labels)
+    images, labels = images.detach().cpu(), labels.detach().cpu()
     if problem := beyond_every_image(settings.norm, epsilons[-1], images.shape[1:]):
         raise UserError(f"epsilons: {problem}")
-    model, images, labels = frozen(model), images.detach().cpu(), labels.detach().cpu()
-    correctly = clean_verdicts(model, images, labels)
     found = torch.where(correctly, math.inf, 0.0).double()
     before = found
     if broken_at is not None:
@@ -339,12 +338,6 @@ def clean_logits(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
             "vanishes and networks look robust; leave out the softmax at the network's end"
         )
     return logits
-
-
-def check_count(name: str, count: int) -> None:
-    """Raise UserError unless this is a whole number of at least 1."""
-    if not (isinstance(count, int) and count >= 1):
-        raise UserError(f"{name}: expected a whole number of at least 1, got {count!r}")
 
 
 def checked_epsilons(epsilons: Sequence[float]) -> list[float]:

@@ -75,11 +75,13 @@ def load_checkpoint(
 def made_by(path: str | Path, architecture: str) -> str:
     """Return what makes the network of a checkpoint: the architecture, or the exported program itself.
 
+    Of its own result, it returns the same.
+
     Raises:
         UserError: unless there is one of the two.
     """
     exported = Path(path).suffix == SUFFIX
-    if architecture.endswith(SUFFIX) or (exported and architecture):
+    if (exported or architecture.endswith(SUFFIX)) and architecture not in ("", str(path)):
         raise UserError(
             f"architecture: expected none for an exported program, got {architecture}; leave it out, "
             f"and name the program (*{SUFFIX}) as the checkpoint"

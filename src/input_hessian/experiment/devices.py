@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from input_hessian.experiment.errors import UserError
+from input_hessian.experiment.errors import UserError, check_count
 
 # oneDNN's precision of float32 on a CPU; no option of PyTorch overrules it for convolutions.
 SHORT_MANTISSAS = "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"
@@ -25,8 +25,7 @@ def configure(device: str, threads: int) -> torch.device:
                 f"{name}: expected STRICT or unset, got {mode}, whose few bits are too few for "
                 "curvature; unset it"
             )
-    if threads < 1:
-        raise UserError(f"threads: expected a whole number of at least 1, got {threads}")
+    check_count("threads", threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
     torch.set_num_threads(threads)
     # Not use_deterministic_algorithms, which imports PyTorch's compiler to set an option of it: 2 s.

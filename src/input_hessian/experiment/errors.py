@@ -16,6 +16,12 @@ def closest(value: Any, allowed: Iterable[str]) -> str:
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 
+def check_count(name: str, count: int) -> None:
+    """Raise UserError unless this is a whole number of at least 1."""
+    if not (isinstance(count, int) and count >= 1):
+        raise UserError(f"{name}: expected a whole number of at least 1, got {count!r}")
+
+
 def beyond_every_image(norm: str | None, radius: float, image_shape: Sequence[int]) -> str:
     """Return what is wrong with a radius longer than from black to white, of 255 grey levels, say.
 

@@ -18,7 +18,7 @@ from input_hessian.experiment.exported import SUFFIX
 from input_hessian.experiment.masking import Check, check_masking
 from input_hessian.experiment.models import load_model
 from input_hessian.experiment.results import robust_accuracy, worst_case
-from input_hessian.experiment.table_text import NORMS, dataset_title, percent
+from input_hessian.experiment.table_text import NORMS, dataset_title, percent, with_interval
 
 
 def evaluate_and_describe(
@@ -91,8 +91,8 @@ def evaluate_and_describe(
 
 def describe_accuracies(accuracies: pd.DataFrame) -> list[str]:
     """Return the clean accuracy and one table per norm: attacks in rows, radii in columns."""
-    text = percent(accuracies["robust_accuracy"]) + " [" + percent(accuracies["low"]) + ", "
-    table = accuracies.assign(text=text + percent(accuracies["high"]) + "]")
+    parts = (percent(accuracies[name]) for name in ("robust_accuracy", "low", "high"))
+    table = accuracies.assign(text=with_interval(*parts))
     clean = table[table["epsilon"] == 0]
     blocks = [f"clean: {clean['text'].iloc[0]}"]
     order = list(dict.fromkeys([*(attack.attack for attack in ATTACKS), "worst"]))

@@ -21,6 +21,11 @@ def percent(values: pd.Series) -> pd.Series:
     return (100 * values).map("{:z.1f}".format)
 
 
+def with_interval(middle: pd.Series, low: pd.Series, high: pd.Series) -> pd.Series:
+    """Return ``middle [low, high]`` of numbers that are formatted already."""
+    return middle + " [" + low + ", " + high + "]"
+
+
 def wide_by_lam(rows: pd.DataFrame, by: str) -> pd.DataFrame:
     """Return one row per regularizer and lam, and ``text`` in one column per value of ``by``.
 
