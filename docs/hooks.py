@@ -8,7 +8,12 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 # Folder of the site: where its files come from.
-FIGURES = {"released": "reports/paper/figures/*.png", "results": "benchmarks/results/*.*"}
+FIGURES = {
+    "released": "reports/paper/figures/*.png",
+    "follow-up": "reports/follow-up/figures/*.png",
+    "rivals": "reports/rivals/figures/*.png",
+    "results": "benchmarks/results/*.*",
+}
 SCHEMA = ROOT / "workflow/schemas/config.schema.json"
 
 

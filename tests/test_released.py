@@ -10,6 +10,7 @@ import pytest
 import write_provenance
 import yaml
 from helpers.repository import ROOT
+from snakemake.utils import update_config
 
 from input_hessian.experiment.config import read_config
 from input_hessian.experiment.release import grid_cells, problems, sha256
@@ -29,9 +30,12 @@ def test_released_results_are_whole_and_unchanged():
     }
 
 
-def test_the_released_run_is_that_of_the_configuration():
-    record = json.loads((ROOT / "reports/paper/provenance.json").read_text())
+@pytest.mark.parametrize("name", ["paper", "rivals"])
+def test_a_released_run_is_that_of_its_configuration(name):
+    record = json.loads((ROOT / f"reports/{name}/provenance.json").read_text())
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    if name != "paper":
+        update_config(config, yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()))
     settings = read_config(config, check_plugins=False).result_settings()
     assert record["config"] == json.loads(json.dumps(settings))
 
