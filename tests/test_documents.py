@@ -110,7 +110,9 @@ def test_numbers_of_certificate_and_stronger_attacks_are_those_of_the_released_t
 @pytest.mark.parametrize("run", ["rivals"])
 def test_numbers_of_a_further_run_stand_in_its_tables(run):
     page = (ROOT / "docs/further-runs.md").read_text()
-    (part,) = [part for part in page.split("\n## ") if f"config/{run}.yaml`" in part.split("\n\n")[1]]
+    (part,) = [
+        part for part in page.split("\n## ") if f"config/{run}.yaml`" in part.split("\n\n")[1]
+    ]
     tables = ROOT / f"reports/{run}/tables"
     measured = "".join(path.read_text() for path in tables.glob("*.md"))
     said = re.findall(r"\d+\.\d+", part)
