@@ -113,7 +113,10 @@ def test_numbers_of_a_further_run_stand_in_its_tables(run):
     (part,) = [
         part for part in page.split("\n## ") if f"config/{run}.yaml`" in part.split("\n\n")[1]
     ]
-    tables = [*(ROOT / f"reports/{run}/tables").glob("*.md"), ROOT / "reports/paper/tables/summary.md"]
+    tables = [
+        *(ROOT / f"reports/{run}/tables").glob("*.md"),
+        ROOT / "reports/paper/tables/summary.md",
+    ]
     measured = "".join(path.read_text() for path in tables)
     said = re.findall(r"\d+\.\d+", part)
     assert len(said) >= 10
