@@ -30,7 +30,7 @@ def test_released_results_are_whole_and_unchanged():
     }
 
 
-@pytest.mark.parametrize("name", ["paper", "rivals"])
+@pytest.mark.parametrize("name", ["paper", "follow-up", "rivals"])
 def test_a_released_run_is_that_of_its_configuration(name):
     record = json.loads((ROOT / f"reports/{name}/provenance.json").read_text())
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
