@@ -107,6 +107,25 @@ def test_numbers_of_certificate_and_stronger_attacks_are_those_of_the_released_t
     assert not stronger.loc[stronger["attack"].isin(["fab-t", "square", "transfer"]), "found"].any()
 
 
+def test_numbers_of_the_follow_up_in_the_readme_are_those_of_its_tables():
+    tables = ROOT / "reports/follow-up/tables"
+    readme = (ROOT / "README.md").read_text()
+    tested, others = read_table(tables / "comparison.csv"), read_table(tables / "sensitivity.csv")
+    cure = tested[(tested["family"] == "cure") & (tested["norm"] == "linf")]
+    ahead = (-100 * cure.set_index("dataset")["difference"]).map("{:.1f}".format)
+    assert f"by {ahead['mnist']} points on MNIST and {ahead['fashion_mnist']} on Fash" in readme
+    half = others[(others["family"] == "gradient penalty") & (others["clean_loss"] == 0.25)]
+    half = half.set_index("norm").apply(difference, axis=1).str.removeprefix("+")
+    assert f"there in l2, by {half['l2']}, in l∞ not clearly, by {half['linf']}." in readme
+    certified = read_table(tables / "certificate.csv").set_index(["dataset", "lam", "measure"])
+    certified = certified.loc["fashion_mnist", 0.3].set_index("regularizer", append=True)["mean"]
+    hessian, gradient = (
+        f"{certified['median radius', name]:.2f} ({100 * certified['clean', name]:.1f}%)"
+        for name in ("hessian", "gradient")
+    )
+    assert f"With λ = 0.3, added later, it is {hessian} against {gradient} there." in readme
+
+
 @pytest.mark.parametrize("run", ["rivals", "follow-up"])
 def test_numbers_of_a_further_run_stand_in_its_tables(run):
     page = (ROOT / "docs/further-runs.md").read_text()
